@@ -1,0 +1,3 @@
+"""asyncio-native tracing."""
+
+__version__ = "0.1.0"

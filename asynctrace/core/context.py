@@ -1,0 +1,38 @@
+"""Where in which run the running code is; follows tasks, ``to_thread`` and copied contexts."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+from asynctrace.core.run import Run
+
+
+class SpanContext:
+    """A place in a run's tree of spans.
+
+    Args:
+        run: the run that the span belongs to.
+        name: what people call the span.
+        span_id: W3C span id, 64 bits.
+        parent: the enclosing span of the same run, or None at the top.
+    """
+
+    __slots__ = ("name", "parent", "run", "span_id")
+
+    def __init__(self, run: Run, name: str, span_id: int, parent: SpanContext | None) -> None:
+        self.run = run
+        self.name = name
+        self.span_id = span_id
+        self.parent = parent
+
+
+current_span: ContextVar[SpanContext | None] = ContextVar("asynctrace_span", default=None)
+current_trace: ContextVar[Any] = ContextVar("asynctrace_trace", default=None)
+
+
+def span_of(run: Run, span: SpanContext | None) -> SpanContext | None:
+    """The innermost enclosing span that belongs to the run: code may log to an outer run inside an inner one."""
+    while span is not None and span.run is not run:
+        span = span.parent
+    return span
