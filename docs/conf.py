@@ -1,0 +1,31 @@
+"""Sphinx settings. The build fetches nothing and treats each warning as an error: ``nox -s docs``."""
+
+from sphinx.application import Sphinx
+
+import asynctrace
+
+project = "asynctrace"
+author = "asynctrace contributors"
+copyright = "asynctrace contributors"
+version = release = asynctrace.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"asynctrace {release}"
+
+myst_enable_extensions = ["deflist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+
+
+def keep_drawings(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Shows a drawing under a module docstring's first line, such as the tree of errors, as it is drawn."""
+    if what == "module" and len(lines) > 2 and lines[2].startswith(" "):
+        lines[1:1] = ["", "::"]
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", keep_drawings)
