@@ -30,6 +30,7 @@ ROOMS = {
     "sinks": "sinks",
     "settings": "settings",
     "trace": "trace",
+    "emitter": "trace",
     "span": "trace",
     "integrations": "integrations",
     "cli": "cli",

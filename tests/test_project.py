@@ -122,3 +122,13 @@ def test_readme_names_the_two_commands() -> None:
 
 def test_wheel_is_marked_as_typed() -> None:
     assert (ROOT / "asynctrace" / "py.typed").is_file()
+
+
+def test_docs_list_every_extra_and_what_it_installs() -> None:
+    page = (ROOT / "docs/reference/extras.md").read_text("utf-8")
+    listed = dict(re.findall(r"(?m)^\| `([\w-]+)` \| (.+) \|$", page))
+    extras = PYPROJECT["project"]["optional-dependencies"]
+
+    assert listed.keys() == extras.keys()
+    for extra in extras.keys() - {"all"}:
+        assert [name for line in extras[extra] if (name := Requirement(line).name) not in listed[extra]] == []
