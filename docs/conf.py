@@ -19,12 +19,13 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
 
 
 def keep_drawings(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Shows a drawing under a module docstring's first line, such as the tree of errors, as it is drawn."""
-    if what == "module" and len(lines) > 2 and lines[2].startswith(" "):
-        lines[1:1] = ["", "::"]
+    """Shows a drawing in a module's docstring, such as the tree of errors, as it is drawn."""
+    if what == "module" and any("├" in line for line in lines):
+        lines[1:] = ["", "::", "", *(f"    {line}" for line in lines[1:])]
 
 
 def setup(app: Sphinx) -> None:
