@@ -1,3 +1,104 @@
-"""asyncio-native tracing."""
+"""asynctrace: asyncio-native tracing. Every record of a run through one queue and one writer, into async sinks.
+
+Importing it starts nothing, reads no environment and loads no driver; names are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from asynctrace.api import ashutdown as ashutdown
+    from asynctrace.api import aflush as aflush
+    from asynctrace.api import current_trace as current_trace
+    from asynctrace.api import flush as flush
+    from asynctrace.api import get_trace as get_trace
+    from asynctrace.api import shutdown as shutdown
+    from asynctrace.api import stats as stats
+    from asynctrace.core.batch import Batch as Batch
+    from asynctrace.core.batch import Mark as Mark
+    from asynctrace.core.level import Level as Level
+    from asynctrace.core.query import Query as Query
+    from asynctrace.core.record import Kind as Kind
+    from asynctrace.core.record import Record as Record
+    from asynctrace.core.record import Status as Status
+    from asynctrace.core.summary import RunSummary as RunSummary
+    from asynctrace.errors import AsyncTraceError as AsyncTraceError
+    from asynctrace.errors import BatchTooLargeError as BatchTooLargeError
+    from asynctrace.errors import ClosedError as ClosedError
+    from asynctrace.errors import ConfigurationError as ConfigurationError
+    from asynctrace.errors import DeliveryError as DeliveryError
+    from asynctrace.errors import LaneFailure as LaneFailure
+    from asynctrace.errors import MissingExtraError as MissingExtraError
+    from asynctrace.errors import PartialWriteError as PartialWriteError
+    from asynctrace.errors import PermanentSinkError as PermanentSinkError
+    from asynctrace.errors import Rejection as Rejection
+    from asynctrace.errors import SinkClosedError as SinkClosedError
+    from asynctrace.errors import SinkError as SinkError
+    from asynctrace.errors import StoreError as StoreError
+    from asynctrace.errors import TraceNotFoundError as TraceNotFoundError
+    from asynctrace.errors import TransientSinkError as TransientSinkError
+    from asynctrace.executors import ContextExecutor as ContextExecutor
+    from asynctrace.executors import in_context as in_context
+    from asynctrace.pipeline.ledger import LaneStats as LaneStats
+    from asynctrace.pipeline.ledger import PipelineStats as PipelineStats
+    from asynctrace.pipeline.options import LaneOptions as LaneOptions
+    from asynctrace.pipeline.pipeline import Pipeline as Pipeline
+    from asynctrace.pipeline.retry import RetryPolicy as RetryPolicy
+    from asynctrace.ports import LocalSink as LocalSink
+    from asynctrace.ports import Processor as Processor
+    from asynctrace.ports import Reader as Reader
+    from asynctrace.ports import Sink as Sink
+    from asynctrace.reading import StoredRun as StoredRun
+    from asynctrace.reading import afind_trace as afind_trace
+    from asynctrace.reading import afind_traces as afind_traces
+    from asynctrace.reading import find_trace as find_trace
+    from asynctrace.reading import find_traces as find_traces
+    from asynctrace.settings import configure as configure
+    from asynctrace.span import Span as Span
+    from asynctrace.trace import BoundTrace as BoundTrace
+    from asynctrace.trace import Trace as Trace
+    from asynctrace.traced import traced as traced
+
+_WHERE = {
+    "api": "aflush ashutdown current_trace flush get_trace shutdown stats",
+    "core.batch": "Batch Mark",
+    "core.level": "Level",
+    "core.query": "Query",
+    "core.record": "Kind Record Status",
+    "core.summary": "RunSummary",
+    "errors": (
+        "AsyncTraceError BatchTooLargeError ClosedError ConfigurationError DeliveryError LaneFailure "
+        "MissingExtraError PartialWriteError PermanentSinkError Rejection SinkClosedError SinkError StoreError "
+        "TraceNotFoundError TransientSinkError"
+    ),
+    "executors": "ContextExecutor in_context",
+    "pipeline.ledger": "LaneStats PipelineStats",
+    "pipeline.options": "LaneOptions",
+    "pipeline.pipeline": "Pipeline",
+    "pipeline.retry": "RetryPolicy",
+    "ports": "LocalSink Processor Reader Sink",
+    "reading": "StoredRun afind_trace afind_traces find_trace find_traces",
+    "settings": "configure",
+    "span": "Span",
+    "trace": "BoundTrace Trace",
+    "traced": "traced",
+}
+_MODULES = {name: f"asynctrace.{module}" for module, names in _WHERE.items() for name in names.split()}
+
+__all__ = sorted([*_MODULES, "__version__"])  # noqa: PLE0605  # one table, not two that drift apart
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'asynctrace' has no attribute {name!r}")
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -93,6 +93,13 @@ class Reader(Protocol):
             StoreError: the store is not there or holds something else.
         """
 
+    async def find(self, run_id: str) -> RunSummary | None:
+        """The one run, or None when the store does not hold it.
+
+        Raises:
+            StoreError: the store is not there or holds something else.
+        """
+
     def marks(self) -> AsyncIterator[Mark]:
         """All marks, oldest first; for ``verify``."""
 

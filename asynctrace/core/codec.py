@@ -1,45 +1,216 @@
 """Values of any kind to the canonical form, and the canonical form to bytes.
 
 The caller packs its fields with :func:`pack`: one C call that copies everything the values hold, so a later
-mutation cannot rewrite a record. What the C encoder refuses takes :func:`pack_any`, which takes every Python
-value. The writer unpacks: the result holds only ``None, bool, int, float, str, list, dict[str, …]`` (no NaN, no
-lone surrogate, nothing over-long), which every store gives back equal.
+mutation cannot rewrite a record. What the C encoder refuses goes to :func:`pack_any`, which takes every Python
+value. The writer unpacks: the result holds only ``None, bool, int, float, str, list, dict[str, …]`` (no NaN,
+no lone surrogate, nothing over-long), which every store gives back equal.
 
 Formats: MessagePack (between caller and writer), JSON as RFC 8259 (in the stores).
 """
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Mapping
-from typing import Any
+import sys
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
-_packer = msgspec.msgpack.Encoder()
-pack = _packer.encode
-_unpack_any = msgspec.msgpack.Decoder().decode
+from asynctrace.core.canonical import MORE, Walk
+from asynctrace.core.limits import Limits, cut_text
+from asynctrace.core.text import clean, describe
+from asynctrace.core.wire import MalformedError, Wire
+
+__all__ = [
+    "NON_FINITE",
+    "Limits",
+    "canonical",
+    "canonical_finite",
+    "clean_text",
+    "has_non_finite",
+    "limits",
+    "pack",
+    "pack_any",
+    "set_limits",
+    "text_of",
+    "text_of_any",
+    "to_json",
+]
+
+pack = msgspec.msgpack.Encoder().encode
+"""Fields of plain values to a payload, in one C call.
+
+Raises:
+    BaseException: a value that it does not take; :func:`pack_any` does. No Exception but an interrupt when
+        one arrives while a time zone computes its offset.
+"""
+
+_unpack = msgspec.msgpack.Decoder().decode
 _json = msgspec.json.Encoder().encode
 
 # IEEE 754: an exponent of all ones is NaN or an infinity; a hit may also be chance inside a string.
 NON_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
 
-
-def pack_any(fields: Mapping[str, Any]) -> bytes:
-    return pack({str(k): repr(v) for k, v in fields.items()})
+_TYPED_DEPTH = 4  # levels that the typed decoders know; what is deeper takes the walk
 
 
-def unpack(payload: bytes) -> dict[str, Any]:
-    return _unpack_any(payload)
+def pack_any(fields: Mapping[str, Any]) -> tuple[bytes, BaseException | None]:
+    """Fields of any values to a payload; raises nothing that comes out of a value.
+
+    Returns:
+        the payload, and the interrupt (KeyboardInterrupt, SystemExit, whatever is no Exception) that came out
+        of a value's ``__repr__`` or its like: the caller raises it when the record is kept.
+
+    >>> payload, interrupt = pack_any({"ratio": float("nan"), "names": {1: b"x"}})
+    >>> canonical(payload), interrupt
+    ({'ratio': 'NaN', 'names': {'1': 'eA=='}}, None)
+    """
+    walk: Walk | None = None
+    try:
+        walk = Walk(_limits)
+        return pack(walk.fields(fields)), walk.interrupt
+    except BaseException as error:  # no stack or memory left even for marks, or an interrupt in our own code
+        interrupt = walk.interrupt if walk is not None else None
+        if interrupt is None and not issubclass(type(error), Exception):
+            interrupt = error
+        return _LOST, interrupt
+
+
+_LOST = pack({MORE: "…[lost: no stack or memory left to read the fields]"})
 
 
 def canonical(payload: bytes) -> dict[str, Any]:
-    return _unpack_any(payload)
+    """The fields that a payload holds, in canonical form.
+
+    Args:
+        payload: what :func:`pack` or :func:`pack_any` made. If it is no MessagePack (a ``msgspec.Raw`` among
+            the fields held something else) the result is a mark and the payload's base64.
+    """
+    try:
+        # A payload of few bytes can hold nothing over-long, so that its decoder need not look.
+        return _decode_small(payload) if len(payload) <= _small else _decode_large(payload)
+    except Exception:
+        return _walk(payload)
+
+
+canonical_finite = canonical
+"""The same for a payload in which :func:`has_non_finite` found nothing.
+
+The typed decoder checks each float's range in C at no cost that can be measured: there is nothing to save.
+"""
+
+
+def has_non_finite(joined: bytes) -> bool:
+    """Whether payloads, joined or single, may hold a NaN or an infinity; False is certain."""
+    return b"\xcb" in joined and NON_FINITE.search(joined) is not None
 
 
 def to_json(value: Any) -> bytes:
+    """A canonical value as JSON; never fails on one.
+
+    >>> to_json({"rows": [1, None, "é"]}).decode()
+    '{"rows":[1,null,"é"]}'
+    """
     return _json(value)
 
 
+def text_of_any(value: object) -> tuple[str, BaseException | None]:
+    """The canonical text of a message or a name of any type; raises nothing that comes out of the value.
+
+    A str is kept; anything else is asked by ``str()``, then by ``repr()``.
+
+    Returns:
+        the text, and the interrupt that came out of the value, as with :func:`pack_any`.
+
+    >>> text_of_any(42)
+    ('42', None)
+    """
+    try:
+        text, interrupt = describe(value)
+        return clean(text, _limits.max_text), interrupt
+    except BaseException as error:  # no stack or memory left, or an interrupt in our own code
+        return "<object>", None if issubclass(type(error), Exception) else error
+
+
 def text_of(value: object) -> str:
-    return str(value)
+    """The same for callers that can let an interrupt through at once.
+
+    Raises:
+        BaseException: an interrupt (never an Exception) that came out of the value.
+
+    >>> text_of("caf\\udce9")
+    'caf\\\\udce9'
+    """
+    text, interrupt = text_of_any(value)
+    if interrupt is not None:
+        raise interrupt
+    return text
+
+
+def clean_text(text: str) -> str:
+    """A str in canonical form: lone surrogates as escapes, cut where it is over-long."""
+    return clean(text, _limits.max_text)
+
+
+def limits() -> Limits:
+    """The limits in force in this process."""
+    return _limits
+
+
+def set_limits(limits: Limits) -> None:
+    """Set how much of over-long values this process keeps, from the next record on."""
+    global _limits, _small, _decode_small, _decode_large
+    _small = 0  # whoever decodes meanwhile takes the decoder that checks everything
+    _limits = limits
+    depth = min(_TYPED_DEPTH, limits.max_depth - 1)
+    _decode_small = _decoder(depth, None)
+    _decode_large = _decoder(depth, limits)
+    _small = min(limits.max_text, limits.max_items, limits.max_payload)
+
+
+def _decoder(depth: int, limits: Limits | None) -> Callable[[bytes], dict[str, Any]]:
+    """A C decoder that takes canonical values only, and with limits only what is within them."""
+    finite = Meta(ge=-sys.float_info.max, le=sys.float_info.max)
+    text: Any = str
+    container = Meta()
+    if limits is not None:
+        text = Annotated[str, Meta(max_length=limits.max_text)]
+        container = Meta(max_length=limits.max_items)
+    # Keys with a limit bypass the decoder's cache of keys, at nearly twice the time; hence two decoders.
+    scalar: Any = bool | int | Annotated[float, finite] | text | None
+    value = scalar
+    for _ in range(depth):
+        value = scalar | Annotated[list[value], container] | Annotated[dict[text, value], container]
+    return msgspec.msgpack.Decoder(Annotated[dict[text, value], container]).decode
+
+
+def _walk(payload: bytes) -> dict[str, Any]:
+    walk = Walk(_limits)
+    try:
+        if len(payload) <= _limits.max_payload:
+            try:
+                return walk.fields(_unpack(payload))
+            except Exception:  # nested too deep for the C decoder, a map as a key, or no MessagePack
+                pass
+        return _walk_wire(walk, payload)
+    except MalformedError:
+        shown = cut_text(base64.b64encode(payload).decode(), _limits.max_text)
+        return {MORE: "…[unreadable fields, as base64]", "base64": shown}
+
+
+def _walk_wire(walk: Walk, payload: bytes) -> dict[str, Any]:
+    wire = Wire(payload)
+    fields = walk.fields(wire.read())
+    if not walk.full and not wire.ended:
+        raise MalformedError
+    return fields
+
+
+_limits: Limits
+_small: int  # bytes
+_decode_small: Callable[[bytes], dict[str, Any]]
+_decode_large: Callable[[bytes], dict[str, Any]]
+set_limits(Limits())

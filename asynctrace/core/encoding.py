@@ -10,6 +10,7 @@ from typing import Any
 from asynctrace.core import timestamp
 from asynctrace.core.codec import to_json
 from asynctrace.core.level import LABELS, Level
+from asynctrace.core.process import ProcessInfo
 from asynctrace.core.record import Kind, Record
 from asynctrace.core.run import COLUMN_FIELDS, RunContext, split_fields
 from asynctrace.core.site import Site
@@ -33,6 +34,8 @@ def json_line(record: Record) -> bytes:
 def _encode(record: Record) -> bytes:
     context, site = record.context, record.site
     run_json = context.json or _run_json(context)
+    process = context.run.process
+    process_json = process.json or _process_json(process)
     site_json = site.json or _site_json(site)
     return b"".join(
         (
@@ -46,6 +49,7 @@ def _encode(record: Record) -> bytes:
             b',"thread":%d' % record.thread,
             _rare_json(record),
             run_json,
+            process_json,
             _fields_json(context, record.own_fields),
             b"}",
         )
@@ -80,7 +84,7 @@ def _site_json(site: Site) -> bytes:
 
 
 def _run_json(context: RunContext) -> bytes:
-    run, process = context.run, context.run.process
+    run = context.run
     constant = {
         "run_id": run.run_id,
         "parent_run_id": run.parent_run_id,
@@ -88,15 +92,21 @@ def _run_json(context: RunContext) -> bytes:
         "attempt": run.attempt,
         "cut_id": run.cut_id,
         "trace_id": run.trace_id,
+    }
+    context.json = b"," + to_json({name: value for name, value in constant.items() if value is not None})[1:-1]
+    return context.json
+
+
+def _process_json(process: ProcessInfo) -> bytes:
+    constant = {
         "process": process.pid,
         "hostname": process.hostname,
         "ip_address": process.ip_address,
         "python_version": process.python_version,
         "package_version": process.package_version,
     }
-    context.metadata_json = to_json(context.metadata)
-    context.json = b"," + to_json({name: value for name, value in constant.items() if value is not None})[1:-1]
-    return context.json
+    process.json = b"," + to_json(constant)[1:-1]
+    return process.json
 
 
 def _fields_json(context: RunContext, own: dict[str, Any]) -> bytes:

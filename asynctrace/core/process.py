@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
 
+class ProcessInfo:
+    """The process that makes records.
 
-class ProcessInfo(Struct, frozen=True):
-    """The process that makes records, gathered once and again after a fork.
+    One object serves all runs of a process. It is changed in place after a fork, so that runs which live on in the
+    child tell the child's id.
 
     Args:
         pid: process id.
@@ -19,10 +20,23 @@ class ProcessInfo(Struct, frozen=True):
         boot: the id of this boot of the machine, or ``""``.
     """
 
-    pid: int
-    hostname: str
-    ip_address: str
-    python_version: str
-    package_version: str
-    started: int = 0
-    boot: str = ""
+    __slots__ = ("boot", "hostname", "ip_address", "json", "package_version", "pid", "python_version", "started")
+
+    def __init__(
+        self,
+        pid: int,
+        hostname: str,
+        ip_address: str,
+        python_version: str,
+        package_version: str,
+        started: int = 0,
+        boot: str = "",
+    ) -> None:
+        self.pid = pid
+        self.hostname = hostname
+        self.ip_address = ip_address
+        self.python_version = python_version
+        self.package_version = package_version
+        self.started = started
+        self.boot = boot
+        self.json: bytes | None = None  # filled by the encoder, once per process

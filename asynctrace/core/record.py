@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from traceback import TracebackException
 from types import CodeType
 from typing import Any
 
@@ -11,6 +10,7 @@ from msgspec import Struct
 
 from asynctrace.core import timestamp
 from asynctrace.core.context import SpanContext
+from asynctrace.core.exceptions import Caught, ExceptionInfo
 from asynctrace.core.level import LABELS, Level
 from asynctrace.core.run import COLUMN_FIELDS, RunContext, split_fields
 from asynctrace.core.site import Site
@@ -56,7 +56,7 @@ class Detail(Struct, gc=False):
     """
 
     payload: bytes | None
-    exception: TracebackException | None = None
+    exception: Caught | None = None
     duration_ns: int | None = None
     status: Status | None = None
     task: str | None = None
@@ -79,14 +79,6 @@ class RawRecord(Struct, gc=False):
     lasti: int
     thread: int
     kind: int
-
-
-class ExceptionInfo(Struct, frozen=True, gc=False):
-    """An exception as text."""
-
-    type: str
-    message: str
-    stack: str
 
 
 class Usage(Struct, frozen=True, gc=False):

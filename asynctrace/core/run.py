@@ -32,18 +32,20 @@ class Run:
         parent_run_id: the run that started this one.
         name: what people call it.
         trace_id: W3C trace id, 128 bits; a child run shares its parent's.
+        span_id: the run's own root span, 64 bits: records outside any span belong to it.
         parent_span_id: the span, of another run or service, under which this run stands; 0 when none.
         attempt: names this attempt; a retry of the same run id has another.
         process: the process that runs it.
     """
 
-    __slots__ = ("attempt", "cut_id", "name", "parent_run_id", "parent_span_id", "process", "run_id", "trace_id")
+    __slots__ = ("attempt", "cut_id", "name", "parent_run_id", "parent_span_id", "process", "run_id", "span_id", "trace_id")
 
     def __init__(
         self,
         run_id: str,
         *,
         trace_id: int,
+        span_id: int,
         process: ProcessInfo,
         parent_run_id: str | None = None,
         parent_span_id: int = 0,
@@ -54,6 +56,7 @@ class Run:
         self.parent_run_id = parent_run_id
         self.name = name
         self.trace_id = f"{trace_id:032x}"
+        self.span_id = span_id
         self.parent_span_id = parent_span_id
         self.attempt = attempt
         self.process = process
@@ -68,14 +71,13 @@ class RunContext:
         fields: bound fields in canonical form; they are on every record, the record's own win.
     """
 
-    __slots__ = ("columns", "fields", "json", "metadata", "metadata_json", "run")
+    __slots__ = ("columns", "fields", "json", "metadata", "run")
 
     def __init__(self, run: Run, fields: Mapping[str, Any]) -> None:
         self.run = run
         self.fields = dict(fields)
         self.columns, self.metadata = _split(self.fields)
         self.json: bytes | None = None  # filled by the encoder, once per handle
-        self.metadata_json: bytes | None = None
 
 
 def split_fields(bound: RunContext, own: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:

@@ -1,0 +1,63 @@
+"""Exceptions: caught as they are at the call, told as text by the writer."""
+
+from __future__ import annotations
+
+from traceback import TracebackException
+
+from msgspec import Struct
+
+from asynctrace.core.codec import clean_text, text_of
+
+
+class ExceptionInfo(Struct, frozen=True, gc=False):
+    """An exception as text.
+
+    Args:
+        type: the class, with its module unless that is ``builtins``.
+        message: what ``str()`` of it gave.
+        stack: the traceback with causes and groups, as the interpreter would print it.
+    """
+
+    type: str
+    message: str
+    stack: str
+
+
+class Caught(Struct, gc=False):
+    """An exception at the moment of the call; it holds no frame, so nothing is kept alive.
+
+    Args:
+        type: as in :class:`ExceptionInfo`.
+        message: as in :class:`ExceptionInfo`.
+        traceback: its frames and causes; source lines are looked up when it is told.
+    """
+
+    type: str
+    message: str
+    traceback: TracebackException | None
+
+
+def catch(error: BaseException) -> Caught:
+    """Keep what the exception says now: its text and its traceback may change while it travels on."""
+    try:
+        traceback = TracebackException.from_exception(error, lookup_lines=False, compact=True)
+    except Exception:  # a hostile __cause__, __notes__ or __str__ must not replace the user's own error
+        traceback = None
+    return Caught(type_name(type(error)), text_of(error), traceback)
+
+
+def tell(caught: Caught) -> ExceptionInfo:
+    """The exception as text; reads source lines through the interpreter's own cache."""
+    try:
+        stack = "".join(caught.traceback.format()) if caught.traceback is not None else ""
+    except Exception:
+        stack = ""
+    return ExceptionInfo(
+        clean_text(caught.type), caught.message, clean_text(stack or f"{caught.type}: {caught.message}\n")
+    )
+
+
+def type_name(kind: type) -> str:
+    """The class's qualified name; ``builtins`` is left out."""
+    module, name = kind.__module__, kind.__qualname__
+    return name if module in ("builtins", None) else f"{module}.{name}"

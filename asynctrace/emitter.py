@@ -1,0 +1,300 @@
+"""The methods that record: every handle (trace, bound trace, span) has them, in two colours over one path.
+
+The body of :func:`_recorder` is the hot path. What is unusual about a call (format arguments, an exception, a value that
+the C encoder refuses, no room) leaves it for :meth:`Emitter._emit`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Coroutine
+from threading import get_ident
+from time import time_ns
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from asynctrace.core import codec
+from asynctrace.core.codec import pack
+from asynctrace.core.context import SpanContext, current_span
+from asynctrace.core.exceptions import Caught, catch
+from asynctrace.core.level import Level
+from asynctrace.core.record import Detail, Kind, RawRecord
+from asynctrace.core.run import RunContext
+from asynctrace.pipeline.intake import DONE, Intake
+
+_getframe = sys._getframe
+_span_here = current_span.get
+
+Awaited = Coroutine[Any, Any, None]
+
+
+def _recorder(level: Level) -> Any:
+    number = int(level)
+
+    def record(self: Emitter, message: object, /, *args: object, **fields: Any) -> None:
+        intake = self._intake
+        if args or type(message) is not str or "exc_info" in fields or len(intake.records) >= intake.limit:
+            return self._emit(number, message, args, fields, _getframe(1))
+        try:
+            payload = pack(fields) if fields else None
+        except Exception:  # NaN-proof, cycle-proof, user-proof: the long way round takes every value
+            return self._emit(number, message, args, fields, _getframe(1))
+        frame = _getframe(1)
+        intake.append(
+            RawRecord(
+                time_ns(),
+                number,
+                self._context,
+                self._span or _span_here(),
+                message,
+                payload,
+                frame.f_code,
+                frame.f_lasti,
+                get_ident(),
+                0,
+            )
+        )
+        if not intake.pending:
+            intake.wake()
+        return None
+
+    return record
+
+
+def _awaitable_recorder(level: Level) -> Any:
+    number = int(level)
+
+    def record(self: Emitter, message: object, /, *args: object, **fields: Any) -> Awaited:
+        intake = self._intake
+        if args or type(message) is not str or "exc_info" in fields or len(intake.records) >= intake.limit:
+            return self._aemit(number, message, args, fields, _getframe(1))
+        try:
+            payload = pack(fields) if fields else None
+        except Exception:
+            return self._aemit(number, message, args, fields, _getframe(1))
+        frame = _getframe(1)
+        intake.append(
+            RawRecord(
+                time_ns(),
+                number,
+                self._context,
+                self._span or _span_here(),
+                message,
+                payload,
+                frame.f_code,
+                frame.f_lasti,
+                get_ident(),
+                0,
+            )
+        )
+        if not intake.pending:
+            intake.wake()
+        return DONE
+
+    return record
+
+
+class Emitter:
+    """Records with the caller's time, call site, run and span.
+
+    Every field name is allowed, ``self`` and ``message`` too; only ``exc_info`` keeps its meaning from
+    :mod:`logging`. No method raises because of what it is given. The awaitable twins record at the call; awaiting
+    them waits only while the Intake is full.
+    """
+
+    _intake: Intake
+    _context: RunContext
+    _span: SpanContext | None
+
+    if TYPE_CHECKING:
+
+        def debug(self, message: object, /, *args: object, **fields: Any) -> None:
+            """Record at level debug; ``args`` are %-formatted into the message."""
+
+        def info(self, message: object, /, *args: object, **fields: Any) -> None:
+            """Record at level info; ``args`` are %-formatted into the message."""
+
+        def warning(self, message: object, /, *args: object, **fields: Any) -> None:
+            """Record at level warning; ``args`` are %-formatted into the message."""
+
+        def error(self, message: object, /, *args: object, **fields: Any) -> None:
+            """Record at level error; ``args`` are %-formatted into the message."""
+
+        def critical(self, message: object, /, *args: object, **fields: Any) -> None:
+            """Record at level critical; ``args`` are %-formatted into the message."""
+
+        def adebug(self, message: object, /, *args: object, **fields: Any) -> Awaited:
+            """As :meth:`debug`; awaiting it waits for room."""
+
+        def ainfo(self, message: object, /, *args: object, **fields: Any) -> Awaited:
+            """As :meth:`info`; awaiting it waits for room."""
+
+        def awarning(self, message: object, /, *args: object, **fields: Any) -> Awaited:
+            """As :meth:`warning`; awaiting it waits for room."""
+
+        def aerror(self, message: object, /, *args: object, **fields: Any) -> Awaited:
+            """As :meth:`error`; awaiting it waits for room."""
+
+        def acritical(self, message: object, /, *args: object, **fields: Any) -> Awaited:
+            """As :meth:`critical`; awaiting it waits for room."""
+
+    else:
+        debug = _recorder(Level.DEBUG)
+        info = _recorder(Level.INFO)
+        warning = _recorder(Level.WARNING)
+        error = _recorder(Level.ERROR)
+        critical = _recorder(Level.CRITICAL)
+        adebug = _awaitable_recorder(Level.DEBUG)
+        ainfo = _awaitable_recorder(Level.INFO)
+        awarning = _awaitable_recorder(Level.WARNING)
+        aerror = _awaitable_recorder(Level.ERROR)
+        acritical = _awaitable_recorder(Level.CRITICAL)
+
+    def exception(self, message: object, /, *args: object, exc_info: object = True, **fields: Any) -> None:
+        """Record at level error with the exception that is being handled.
+
+        Args:
+            message: %-format, or any object.
+            args: for the format.
+            exc_info: True for the exception being handled, an exception, or what ``sys.exc_info()`` gives.
+            fields: key-values.
+        """
+        if self._enabled(Level.ERROR):
+            self._emit(Level.ERROR, message, args, {**fields, "exc_info": exc_info}, _getframe(1))
+
+    def aexception(self, message: object, /, *args: object, exc_info: object = True, **fields: Any) -> Awaited:
+        """As :meth:`exception`; awaiting it waits for room."""
+        if self._enabled(Level.ERROR):
+            return self._aemit(Level.ERROR, message, args, {**fields, "exc_info": exc_info}, _getframe(1))
+        return DONE
+
+    def log(self, level: object, message: object, /, *args: object, **fields: Any) -> None:
+        """Record at a level given by name or number; an unknown one counts as info and is kept as a field."""
+        number = _level_of(level, fields)
+        if self._enabled(number):
+            self._emit(number, message, args, fields, _getframe(1))
+
+    def alog(self, level: object, message: object, /, *args: object, **fields: Any) -> Awaited:
+        """As :meth:`log`; awaiting it waits for room."""
+        number = _level_of(level, fields)
+        if self._enabled(number):
+            return self._aemit(number, message, args, fields, _getframe(1))
+        return DONE
+
+    # -- the long way round ----------------------------------------------------------------------------------
+
+    def _emit(
+        self,
+        level: int,
+        message: object,
+        args: tuple[object, ...],
+        fields: dict[str, Any],
+        frame: FrameType | None,
+        *,
+        patient: bool = False,
+    ) -> None:
+        """Take any message, arguments and fields; re-raise only an interrupt that arrived in user code."""
+        self._begin()
+        caught = _catch(fields.pop("exc_info", None))
+        text, interrupt = _text(message, args)
+        payload, late = _payload(fields)
+        self._put(level, text, payload if caught is None else Detail(payload, caught), frame, patient=patient)
+        if (interrupt := interrupt or late) is not None:
+            raise interrupt
+
+    def _aemit(
+        self, level: int, message: object, args: tuple[object, ...], fields: dict[str, Any], frame: FrameType | None
+    ) -> Awaited:
+        self._emit(level, message, args, fields, frame, patient=True)
+        return self._intake.room() if self._intake.full else DONE
+
+    def _put(
+        self,
+        level: int,
+        message: str,
+        fields: bytes | Detail | None,
+        frame: FrameType | None,
+        *,
+        kind: Kind = Kind.LOG,
+        patient: bool = False,
+    ) -> None:
+        code, lasti = (frame.f_code, frame.f_lasti) if frame is not None else (None, 0)
+        span = self._span or _span_here()
+        raw = RawRecord(
+            time_ns(), level, self._context, span, message, fields, code, lasti, get_ident(), kind.value
+        )
+        self._intake.put_record(raw, patient=patient)
+
+    def _begin(self) -> None:
+        """Called before a record that took the long way; a handle that is not open yet opens itself here."""
+
+    def _enabled(self, level: int) -> bool:
+        return level >= self._threshold
+
+    _threshold: int = 0
+
+    def _set_threshold(self, threshold: int) -> None:
+        """Make the methods below the threshold do nothing, as cheaply as can be."""
+        self._threshold = threshold
+        own = self.__dict__
+        for level in Level:
+            name = level.label
+            if level < threshold:
+                own[name], own["a" + name] = _nothing, _nothing_awaitable
+            else:
+                own.pop(name, None)
+                own.pop("a" + name, None)
+
+
+def _nothing(message: object, /, *args: object, **fields: object) -> None:
+    pass
+
+
+def _nothing_awaitable(message: object, /, *args: object, **fields: object) -> Awaited:
+    return DONE
+
+
+def _level_of(level: object, fields: dict[str, Any]) -> int:
+    try:
+        return Level.parse(level)
+    except ValueError:
+        fields.setdefault("level", level)
+        return Level.INFO
+
+
+def _text(message: object, args: tuple[object, ...]) -> tuple[str, BaseException | None]:
+    text, interrupt = codec.text_of_any(message)
+    if args:
+        values = args[0] if len(args) == 1 and isinstance(args[0], dict) and args[0] else args
+        try:
+            text = text % values
+        except Exception:  # a bad format: both halves are kept
+            shown, late = codec.text_of_any(args)
+            return f"{text} {shown}", interrupt or late
+        except BaseException as error:
+            return text, error
+        text = codec.clean_text(text)
+    return text, interrupt
+
+
+def _payload(fields: dict[str, Any]) -> tuple[bytes | None, BaseException | None]:
+    if not fields:
+        return None, None
+    try:
+        return pack(fields), None
+    except Exception:
+        return codec.pack_any(fields)
+
+
+def _catch(exc_info: object) -> Caught | None:
+    if exc_info is None or exc_info is False:
+        return None
+    if isinstance(exc_info, BaseException):
+        return catch(exc_info)
+    if isinstance(exc_info, tuple) and len(exc_info) == 3:
+        error = exc_info[1]
+    else:
+        error = sys.exc_info()[1]
+    return catch(error) if isinstance(error, BaseException) else None
+
+

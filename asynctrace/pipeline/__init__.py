@@ -1,0 +1,1 @@
+"""Everything between ``emit`` and a sink's ``write``."""

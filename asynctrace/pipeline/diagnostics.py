@@ -1,0 +1,50 @@
+"""The SDK's own voice: ``logging.getLogger("asynctrace")``, at most once a minute for one cause."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextvars import ContextVar
+from time import monotonic
+
+logger = logging.getLogger("asynctrace")
+
+INTERVAL = 60.0
+"""Seconds between two messages of one cause; a dead back end would otherwise fill the log it cannot take."""
+
+speaking: ContextVar[bool] = ContextVar("asynctrace_speaking", default=False)
+"""True while the SDK itself logs: our own handlers must not feed that back."""
+
+
+class Diagnostics:
+    """Says each cause once an interval and counts the rest."""
+
+    def __init__(self, now: Callable[[], float] = monotonic) -> None:
+        self._now = now
+        self._last: dict[tuple[str, ...], tuple[float, int]] = {}
+
+    def say(self, level: int, cause: tuple[str, ...], message: str, *args: object) -> None:
+        """Log the message unless the same cause was logged within the interval.
+
+        Args:
+            level: a number of :mod:`logging`.
+            cause: what counts as the same, for example (lane, class of the error).
+            message: %-format.
+            args: for the format.
+        """
+        now = self._now()
+        last, suppressed = self._last.get(cause, (float("-inf"), 0))
+        if now - last < INTERVAL:
+            self._last[cause] = (last, suppressed + 1)
+            return
+        self._last[cause] = (now, 0)
+        if suppressed:
+            message += f" ({suppressed} more since the last message)"
+        token = speaking.set(True)
+        try:
+            logger.log(level, message, *args)
+        finally:
+            speaking.reset(token)
+
+
+diagnostics = Diagnostics()

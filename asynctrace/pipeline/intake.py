@@ -1,0 +1,213 @@
+"""The Intake: the one ``asyncio.Queue`` of a pipeline, open to every thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
+
+from asynctrace.core.level import Level
+from asynctrace.core.record import RawRecord
+
+SAFETY_TIMER = 1.0
+"""Seconds after which an idle writer looks at the queue unasked: a lost wake-up would cost a second, not a hang."""
+
+_RESERVED = 10
+"""One part in so many of the room is kept for records of level error and above."""
+
+
+class Barrier:
+    """A place in the queue; the writer calls ``reached`` when everything before it has been offered."""
+
+    __slots__ = ("reached",)
+
+    def __init__(self, reached: Callable[[], None]) -> None:
+        self.reached = reached
+
+
+class Intake(asyncio.Queue[RawRecord | Barrier]):
+    """Records on their way to the writer.
+
+    A producer in any thread appends (atomic) and, if ``pending`` is clear, calls :meth:`wake`: one wake-up a burst.
+    The writer clears ``pending`` before it looks, and then waits.
+
+    Args:
+        max_records: room; errors find a tenth of it reserved.
+        wake: asks the writer, from any thread, to call :meth:`woken` on its loop.
+    """
+
+    def __init__(self, max_records: int, wake: Callable[[], None]) -> None:
+        self.records: deque[RawRecord | Barrier] = deque()
+        super().__init__()
+        self.append = self.records.append
+        self.pending = False
+        self.capacity = max_records
+        self.limit = max_records - max_records // _RESERVED
+        self.barriers = 0  # how many barriers are in the queue: the writer looks for them only then
+        self.dropped = 0
+        self.dropped_untold = 0  # dropped since the writer last made them part of its numbering
+        self._wake = wake
+        self._waiter: asyncio.Future[None] | None = None
+        self._drop_lock = threading.Lock()
+        self._room: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
+
+    def _init(self, maxsize: int) -> None:
+        # asyncio.Queue asks its subclasses for the storage; ours is the deque that producers append to.
+        self._queue = self.records
+
+    # -- producers, any thread -------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Have the writer look; called when ``pending`` was found clear."""
+        self.pending = True
+        self._wake()
+
+    def put_record(self, record: RawRecord, *, patient: bool) -> None:
+        """Take a record the long way.
+
+        Without room, errors may use the reserve, and a patient caller, who will wait for room, exceeds it; anything
+        else is dropped and counted.
+        """
+        if patient or not self.full or (record.level >= Level.ERROR and len(self.records) < self.capacity):
+            self.append(record)
+        else:
+            with self._drop_lock:
+                self.dropped += 1
+                self.dropped_untold += 1
+        if not self.pending:
+            self.wake()
+
+    @property
+    def full(self) -> bool:
+        """Whether the room is used up, the reserve for errors aside."""
+        return len(self.records) >= self.limit
+
+    def room(self) -> Coroutine[Any, Any, None]:
+        """An awaitable that ends when there is room again."""
+        return _Room(self)
+
+    def clear(self) -> None:
+        """Forget everything: in a forked child it is the parent's."""
+        self.records.clear()
+        self._room.clear()
+        self._waiter = None
+        self._drop_lock = threading.Lock()
+        self.pending = False
+        self.barriers = self.dropped = self.dropped_untold = 0
+
+    # -- the writer, on its loop -----------------------------------------------------------------------------
+
+    def woken(self) -> None:
+        """End the writer's wait."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait until there may be something in the queue; afterwards ``pending`` is set."""
+        self.pending = False  # before the look: whoever appends from now on wakes us
+        if not self.records and not self.dropped_untold:
+            loop = asyncio.get_running_loop()
+            self._waiter = waiter = loop.create_future()
+            timer = loop.call_later(SAFETY_TIMER, self.woken)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        self.pending = True
+
+    def get_batch(self, most: int) -> list[RawRecord | Barrier]:
+        """Take at most so many from the front, without waiting."""
+        popleft = self.records.popleft
+        taken = [popleft() for _ in range(min(most, len(self.records)))]
+        if self._room and not self.full:
+            self._admit_waiters()
+        return taken
+
+    def take_dropped(self) -> int:
+        """How many were dropped since the last call; their numbers are skipped."""
+        if not self.dropped_untold:
+            return 0
+        with self._drop_lock:
+            dropped, self.dropped_untold = self.dropped_untold, 0
+        return dropped
+
+    def release_waiters(self) -> None:
+        """Let everybody go who waits for room; their records are in the queue already."""
+        while self._room:
+            self._wake_one()
+
+    def _admit_waiters(self) -> None:
+        for _ in range(min(len(self._room), self.limit - len(self.records))):
+            self._wake_one()
+
+    def _wake_one(self) -> None:
+        loop, future = self._room.popleft()
+        try:
+            loop.call_soon_threadsafe(_finish, future)
+        except RuntimeError:  # that loop is closed, nobody waits there any more
+            pass
+
+    async def _wait_for_room(self) -> None:
+        if not self.full:
+            return
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        self._room.append((loop, future))
+        if not self.pending:
+            self.wake()
+        await future
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class _Done(Coroutine[Any, Any, None]):
+    """An awaitable that has ended already; one serves everybody, any number of times."""
+
+    # Awaiting calls this C method of an exhausted iterator, which returns the iterator: no Python frame.
+    __await__ = iter(()).__iter__  # type: ignore[assignment]
+
+    def send(self, value: Any) -> Any:
+        raise StopIteration
+
+    def throw(self, *error: Any) -> Any:
+        raise error[0]
+
+    def close(self) -> None:
+        pass
+
+
+class _Room(Coroutine[Any, Any, None]):
+    """Waits for room when awaited; dropping it unawaited loses nothing and warns nobody."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self._waiting: Coroutine[Any, Any, None] | None = None
+
+    def _begin(self) -> Coroutine[Any, Any, None]:
+        if self._waiting is None:
+            self._waiting = self._intake._wait_for_room()
+        return self._waiting
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._begin().__await__()
+
+    def send(self, value: Any) -> Any:
+        return self._begin().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._begin().throw(*error)
+
+    def close(self) -> None:
+        if self._waiting is not None:
+            self._waiting.close()
+
+
+DONE: Coroutine[Any, Any, None] = _Done()
+"""What an awaitable method returns when there was room."""

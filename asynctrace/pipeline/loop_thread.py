@@ -1,0 +1,56 @@
+"""The one daemon thread of the process that runs an event loop for code that has none."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+
+_THREAD_NAME = "asynctrace"
+
+
+class LoopThread:
+    """An event loop in a daemon thread, started when it is first asked for.
+
+    A daemon, because a thread that must be joined hangs the interpreter's exit; it works until the very end.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # re-entrant: a finaliser may emit while we start
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._abandoned: list[asyncio.AbstractEventLoop] = []
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The running loop.
+
+        Raises:
+            RuntimeError: the interpreter is shutting down and starts no thread any more.
+        """
+        with self._lock:
+            if self._loop is None or self._loop.is_closed():
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=_run, args=(loop,), name=_THREAD_NAME, daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    loop.close()
+                    raise
+                self._loop = loop
+            return self._loop
+
+    def after_fork(self) -> None:
+        """In the child the thread is gone. The loop is kept unused: closing it would break the parent's."""
+        self._lock = threading.RLock()
+        if self._loop is not None:
+            self._abandoned.append(self._loop)
+            self._loop = None
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+
+
+loop_thread = LoopThread()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=loop_thread.after_fork)

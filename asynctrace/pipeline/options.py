@@ -1,0 +1,68 @@
+"""How one lane behaves; defaults for local and for remote destinations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from asynctrace.core.level import Level
+from asynctrace.core.record import Record
+from asynctrace.pipeline.retry import RetryPolicy
+
+WhenFull = Literal["wait", "drop_oldest", "drop_newest"]
+"""What happens when a lane's backlog is full.
+
+``wait``: the writer waits for the lane, at most ``patience`` without progress; a lane that makes none is lagging and is
+not waited for until its backlog is half empty; what then exceeds ``capacity`` is dropped as by ``drop_newest``.
+``drop_oldest``: the oldest records below level error make room.
+``drop_newest``: the newcomer is dropped; a tenth of the room is reserved for level error and above.
+Every drop is counted by reason and told in the stream when room returns.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneOptions:
+    """How a lane gathers, delivers and bounds its backlog.
+
+    Args:
+        linger: seconds to wait for more records before a write.
+        trigger: records waiting that end the linger at once.
+        max_records: most records in one write.
+        short: while no more than this wait, one write takes them all; longer backlogs are cut into the largest
+            power of two, so that a database prepares few statements.
+        write_timeout: seconds for one write; None for no bound.
+        high_water: records in the backlog from which on the writer waits for the lane (``when_full="wait"``).
+        capacity: records that the backlog may hold.
+        when_full: see :data:`WhenFull`.
+        patience: seconds without progress after which the writer stops waiting for the lane.
+        retry: when to try again after a transient failure.
+        surprises: tries for errors that no sink should raise.
+        level: the lowest level that the lane takes; structural records always pass.
+        admit: a rule that decides for each log record whether the lane takes it; None takes all.
+        mark_every: records between two marks in the store.
+    """
+
+    linger: float = 0.0
+    trigger: int = 1
+    max_records: int = 1024
+    short: int = 250
+    write_timeout: float | None = 60.0
+    high_water: int = 8_192
+    capacity: int = 1_000_000
+    when_full: WhenFull = "wait"
+    patience: float = 0.25
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    surprises: int = 3
+    level: Level = Level.DEBUG
+    admit: Callable[[Record], bool] | None = None
+    mark_every: int = 10_000
+
+
+LOCAL = LaneOptions()
+"""Local stores: no linger of their own (the writer's is enough), waited for when they are behind."""
+
+REMOTE = LaneOptions(
+    linger=1.0, trigger=50, max_records=100, short=100, write_timeout=30.0, capacity=100_000, when_full="drop_oldest"
+)
+"""Remote stores: a write a second, at once when 50 records wait, at most 100 in one write."""

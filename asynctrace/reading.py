@@ -1,0 +1,255 @@
+"""Reading runs back: ``find_traces`` and ``find_trace``, in two colours, the same answer from every store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from asynctrace import settings
+from asynctrace.core import timestamp
+from asynctrace.core.level import Level
+from asynctrace.core.query import Query
+from asynctrace.core.record import Kind, Record, Status
+from asynctrace.core.summary import RunSummary
+from asynctrace.errors import ConfigurationError, TraceNotFoundError
+from asynctrace.pipeline.loop_thread import loop_thread
+from asynctrace.ports import Reader
+from asynctrace.sinks import registry
+
+_T = TypeVar("_T")
+Moment = datetime | str | int
+
+
+@dataclass(slots=True)
+class SpanNode:
+    """A span as it was stored, with what happened inside it.
+
+    Args:
+        span_id: W3C span id, 64 bits.
+        name: what people call it.
+        start: its start record; None when that was lost.
+        end: its end record; None while it runs, or when the process ended first.
+        records: log records made directly in it, oldest first.
+        children: spans directly inside it, oldest first.
+    """
+
+    span_id: int
+    name: str
+    start: Record | None
+    end: Record | None
+    records: list[Record]
+    children: list[SpanNode]
+
+    @property
+    def duration_ms(self) -> float | None:
+        """Milliseconds by the monotonic clock; None while it runs."""
+        return self.end.duration_ms if self.end is not None else None
+
+    @property
+    def status(self) -> Status:
+        """How it ended, or RUNNING."""
+        if self.end is None or self.end.status is None:
+            return Status.RUNNING
+        return self.end.status
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """One run as a store knows it.
+
+    Args:
+        summary: the run in one line.
+        entries: all its records, structural ones included, oldest first.
+    """
+
+    summary: RunSummary
+    entries: tuple[Record, ...]
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.summary.run_id
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """The log records, oldest first."""
+        return tuple(record for record in self.entries if record.kind is Kind.LOG)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.records)
+
+    def attempts(self) -> list[SpanNode]:
+        """The tree of each attempt: its root stands for the run itself."""
+        nodes: dict[int, SpanNode] = {}
+        parents: dict[int, int] = {}
+        roots: list[SpanNode] = []
+        for record in self.entries:
+            node = nodes.get(record.span_id)
+            if node is None:
+                node = nodes[record.span_id] = SpanNode(record.span_id, record.message, None, None, [], [])
+                parents[record.span_id] = record.parent_span_id
+                if record.kind is Kind.LOG:
+                    node.name = record.context.run.name or record.run_id
+            if record.kind is Kind.LOG:
+                node.records.append(record)
+            elif record.kind in (Kind.SPAN_START, Kind.RUN_START):
+                node.start, node.name = record, record.message
+            else:
+                node.end, node.name = record, record.message
+        for span_id, node in nodes.items():
+            parent = nodes.get(parents[span_id])
+            # A run that is its own ancestor cannot be: a parent inside itself would hide the whole tree.
+            if parent is None or parent is node:
+                roots.append(node)
+            else:
+                parent.children.append(node)
+        return roots
+
+
+async def afind_traces(
+    store: str | Reader | None = None,
+    *,
+    level: Level | str | int | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
+    text: str | None = None,
+    name: str | None = None,
+    fields: Mapping[str, Any] | None = None,
+    limit: int | None = None,
+) -> list[RunSummary]:
+    """The runs with at least one record that meets all conditions, newest first.
+
+    Args:
+        store: the URL of a store, or a reader; by default the first readable store of the process default.
+        level: the record's level is this or above.
+        since: inclusive; a datetime, ISO text (UTC unless it says otherwise) or nanoseconds since the epoch.
+        until: exclusive; likewise.
+        text: the message contains it, whatever the case.
+        name: the run's name or workflow name.
+        fields: each field has this value; ``{"tags": "nightly"}`` looks at the column of that name.
+        limit: at most so many runs.
+
+    Raises:
+        StoreError: the store is not there, or holds something else.
+        ConfigurationError: an argument cannot be used.
+    """
+    query = make_query(level, since, until, text, name, fields, limit)
+    reader, owned = open_reader(store)
+    try:
+        return [summary async for summary in reader.runs(query)]
+    finally:
+        if owned:
+            await reader.aclose()
+
+
+async def afind_trace(run_id: str, store: str | Reader | None = None) -> StoredRun:
+    """One run with all its records.
+
+    Args:
+        run_id: the run.
+        store: as of :func:`afind_traces`.
+
+    Raises:
+        TraceNotFoundError: the store holds no such run.
+        StoreError: the store is not there, or holds something else.
+    """
+    reader, owned = open_reader(store)
+    try:
+        summary = await reader.find(run_id)
+        if summary is None:
+            raise TraceNotFoundError(run_id, store if isinstance(store, str) else repr(reader))
+        return StoredRun(summary, tuple([record async for record in reader.records(run_id, Query())]))
+    finally:
+        if owned:
+            await reader.aclose()
+
+
+def find_traces(store: str | Reader | None = None, **conditions: Any) -> list[RunSummary]:
+    """As :func:`afind_traces`, for code without an event loop; blocks the calling thread.
+
+    Example:
+        >>> import tempfile
+        >>> from asynctrace import Trace
+        >>> url = f"sqlite:{tempfile.mkdtemp()}/t.db"
+        >>> with Trace("run-1", sinks=[url]) as trace:
+        ...     trace.info("hello")
+        >>> [(run.run_id, run.records, run.status.label) for run in find_traces(url)]
+        [('run-1', 1, 'ok')]
+    """
+    return _wait(afind_traces(store, **conditions))
+
+
+def find_trace(run_id: str, store: str | Reader | None = None) -> StoredRun:
+    """As :func:`afind_trace`, for code without an event loop; blocks the calling thread."""
+    return _wait(afind_trace(run_id, store))
+
+
+def _wait(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    return asyncio.run_coroutine_threadsafe(coroutine, loop_thread.loop()).result()
+
+
+def open_reader(store: str | Reader | None) -> tuple[Reader, bool]:
+    """The reader of a store, and whether the caller has to close it.
+
+    Raises:
+        ConfigurationError: the store cannot be read back, or nothing that can be is configured.
+    """
+    if store is None:
+        return registry.reader_from_url(default_store()), True
+    if isinstance(store, str):
+        return registry.reader_from_url(store), True
+    return store, False
+
+
+def default_store() -> str:
+    """The URL of the first sink of the process default that can be read back.
+
+    Raises:
+        ConfigurationError: none can.
+    """
+    sinks = settings.current_settings().sinks
+    for sink in sinks:
+        if isinstance(sink, str) and registry.is_readable(sink):
+            return sink
+    raise ConfigurationError("store", " ".join(map(str, sinks)), "a sink that can be read back, such as sqlite: or file:")
+
+
+def make_query(
+    level: Level | str | int | None,
+    since: Moment | None,
+    until: Moment | None,
+    text: str | None,
+    name: str | None,
+    fields: Mapping[str, Any] | None,
+    limit: int | None,
+) -> Query:
+    """The conditions in the form that readers take.
+
+    Raises:
+        ConfigurationError: a value cannot be used.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigurationError("limit", limit, "a whole number from 1")
+    return Query(
+        level=0 if level is None else Level.parse(level),
+        since_ns=_moment("since", since),
+        until_ns=_moment("until", until),
+        text=text,
+        name=name,
+        fields=dict(fields or {}),
+        limit=limit,
+    )
+
+
+def _moment(name: str, moment: Moment | None) -> int | None:
+    if moment is None or isinstance(moment, int):
+        return moment
+    try:
+        if isinstance(moment, datetime):
+            return timestamp.from_text((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat())
+        return timestamp.from_text(moment)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(name, moment, "a datetime, ISO 8601 text, or nanoseconds since the epoch") from error
