@@ -1,4 +1,4 @@
-"""The walk that brings a value of any kind into canonical form; docs/reference/canonical-form.md has the table.
+"""The walk that brings a value of any kind into canonical form (docs/reference/canonical-form.md).
 
 What the C encoder takes by itself gets the form that it gives (a test compares the two roads); how each kind
 is read is in :mod:`asynctrace.core.handlers`. Classes are asked by ``type()``, never by ``isinstance``, which
@@ -140,12 +140,11 @@ class Walk:
             for key, value in islice(pairs, kept):
                 name = _distinct(self._key(key), out, taken)
                 self._charge(len(pack(name)))
+                if not self.full:
+                    out[name] = self.form(value)
                 if self.full:
-                    return out
-                out[name] = self.form(value)
-                if self.full:
-                    return out
-            if kept < total:
+                    break
+            if kept < total and not self.full:
                 self._charge(len(pack(MORE)))
                 out[_distinct(MORE, out, taken)] = self.leaf(cut_mark(total - kept, "item"))
         finally:
@@ -162,8 +161,8 @@ class Walk:
             for item in islice(items, kept):
                 out.append(self.form(item))
                 if self.full:
-                    return out
-            if kept < total:
+                    break
+            if kept < total and not self.full:
                 out.append(self.leaf(cut_mark(total - kept, "item")))
         finally:
             self._leave(source)

@@ -1,8 +1,8 @@
 """Values of any kind to the canonical form, and the canonical form to bytes.
 
 The caller packs its fields with :func:`pack`: one C call that copies everything the values hold, so a later
-mutation cannot rewrite a record. What the C encoder refuses goes to :func:`pack_any`, which takes every Python
-value. The writer unpacks: the result holds only ``None, bool, int, float, str, list, dict[str, …]`` (no NaN,
+mutation cannot rewrite a record. What the C encoder refuses goes to :func:`pack_any`, which takes every
+Python value. The writer unpacks: the result holds only ``None, bool, int, float, str, list, dict[str, …]`` (no NaN,
 no lone surrogate, nothing over-long), which every store gives back equal.
 
 Formats: MessagePack (between caller and writer), JSON as RFC 8259 (in the stores).
@@ -181,10 +181,10 @@ def _decoder(depth: int, limits: Limits | None) -> Callable[[bytes], dict[str, A
         container = Meta(max_length=limits.max_items)
     # Keys with a limit bypass the decoder's cache of keys, at nearly twice the time; hence two decoders.
     scalar: Any = bool | int | Annotated[float, finite] | text | None
-    value = scalar
+    form = scalar
     for _ in range(depth):
-        value = scalar | Annotated[list[value], container] | Annotated[dict[text, value], container]
-    return msgspec.msgpack.Decoder(Annotated[dict[text, value], container]).decode
+        form = scalar | Annotated[list[form], container] | Annotated[dict[text, form], container]
+    return msgspec.msgpack.Decoder(Annotated[dict[text, form], container]).decode
 
 
 def _walk(payload: bytes) -> dict[str, Any]:

@@ -148,8 +148,18 @@ def _fields(walk: Walk, value: object, names: Iterable[tuple[str, str]], head: M
 
 
 def _dataclass(walk: Walk, value: Any) -> Form:
-    names = [field.name for field in dataclasses.fields(type(value))]
+    # As the C encoder has it: a default that stands in the class only is not part of the value.
+    own = getattr(value, "__dict__", ())
+    names = [
+        field.name
+        for field in dataclasses.fields(type(value))
+        if field.name in own or hasattr(type(_static(type(value), field.name)), "__get__")
+    ]
     return _fields(walk, value, zip(names, names, strict=True), {})
+
+
+def _static(kind: type, name: str) -> object:
+    return next((members[name] for base in _bases_of(kind) if name in (members := _members_of(base))), None)
 
 
 def _attrs(walk: Walk, value: Any) -> Form:
