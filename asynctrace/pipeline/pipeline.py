@@ -208,7 +208,8 @@ class Pipeline:
 
     def _start_tasks(self) -> None:
         assert self._loop is not None
-        self._state = _State.RUNNING
+        if self._state is _State.NEW:  # closing may have begun before the loop came round to this
+            self._state = _State.RUNNING
         home.watch(self._loop)
         self._tasks[None] = home.create_task(self._run_writer(), f"asynctrace writer {self.producer}")
         for lane in self._lanes:
