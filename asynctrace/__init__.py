@@ -52,11 +52,13 @@ if TYPE_CHECKING:
     from asynctrace.ports import Processor as Processor
     from asynctrace.ports import Reader as Reader
     from asynctrace.ports import Sink as Sink
+    from asynctrace.reading import SpanNode as SpanNode
     from asynctrace.reading import StoredRun as StoredRun
     from asynctrace.reading import afind_trace as afind_trace
     from asynctrace.reading import afind_traces as afind_traces
     from asynctrace.reading import find_trace as find_trace
     from asynctrace.reading import find_traces as find_traces
+    from asynctrace.reading import open_store as open_store
     from asynctrace.settings import configure as configure
     from asynctrace.span import Span as Span
     from asynctrace.trace import BoundTrace as BoundTrace
@@ -81,7 +83,7 @@ _WHERE = {
     "pipeline.pipeline": "Pipeline",
     "pipeline.retry": "RetryPolicy",
     "ports": "LocalSink Processor Reader Sink",
-    "reading": "StoredRun afind_trace afind_traces find_trace find_traces",
+    "reading": "SpanNode StoredRun afind_trace afind_traces find_trace find_traces open_store",
     "settings": "configure",
     "span": "Span",
     "trace": "BoundTrace Trace",

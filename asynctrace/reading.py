@@ -191,6 +191,18 @@ def _wait(coroutine: Coroutine[Any, Any, _T]) -> _T:
     return asyncio.run_coroutine_threadsafe(coroutine, loop_thread.loop()).result()
 
 
+def open_store(store: str | None = None) -> Reader:
+    """The reader of a store, for more than one question; close it with ``aclose``.
+
+    Args:
+        store: the URL; by default the first readable store of the process default.
+
+    Raises:
+        ConfigurationError: the store cannot be read back, or nothing that can be is configured.
+    """
+    return open_reader(store)[0]
+
+
 def open_reader(store: str | Reader | None) -> tuple[Reader, bool]:
     """The reader of a store, and whether the caller has to close it.
 
