@@ -1,0 +1,269 @@
+"""Reading a SQLite store back."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TypeVar
+
+from asynctrace.core.batch import Mark
+from asynctrace.core.query import EVERYTHING, Query
+from asynctrace.core.record import Record
+from asynctrace.core.summary import RunSummary
+from asynctrace.errors import ConfigurationError, StoreError
+from asynctrace.sinks._sqlite_errors import as_store_errors
+from asynctrace.sinks._sqlite_file import StoreFile
+from asynctrace.sinks._sqlite_query import conditions, moment, teach
+from asynctrace.sinks._sqlite_rows import RowDecoder, selection
+from asynctrace.sinks._sqlite_runs import runs_of
+from asynctrace.sinks._sqlite_schema import EVENTS, MARKS, TRACES, columns_of
+from asynctrace.sinks._sqlite_thread import DriverThread
+
+T = TypeVar("T")
+
+_BUSY_TIMEOUT = 30.0  # seconds
+_CACHE_SIZE = 16 * 1024 * 1024  # bytes, for removing
+_PAGE = 250  # records a thread hop
+_REMOVED_AT_ONCE = 5000  # records; writers wait meanwhile, some 50 ms
+
+
+class SQLiteReader:
+    """Answers questions from the tables of a SQLite file, while others write to it.
+
+    Also reads a ``traces`` table that another tool made as documented, as far as its columns go.
+
+    Args:
+        path: the file.
+        busy_timeout: seconds to wait for writers that are in the way.
+
+    Raises:
+        ConfigurationError: an argument cannot be used.
+
+    Example:
+        >>> SQLiteReader("/var/log/app/traces.db")
+        <SQLiteReader /var/log/app/traces.db>
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, busy_timeout: float = _BUSY_TIMEOUT) -> None:
+        name = os.fspath(path)
+        if not name or "\0" in name:
+            raise ConfigurationError("path", name, "the path of a file")
+        if not 0 <= busy_timeout <= 86_400:
+            raise ConfigurationError("busy_timeout", busy_timeout, "seconds, from 0 to 86400")
+        self.path = os.path.abspath(name)
+        self._busy_timeout = busy_timeout
+
+    def __repr__(self) -> str:
+        return f"<SQLiteReader {self.path}>"
+
+    async def runs(self, query: Query = EVERYTHING) -> AsyncIterator[RunSummary]:
+        """Runs with at least one record that the query admits, newest first by their last record.
+
+        Raises:
+            StoreError: the file is not there, is no database or has no table ``traces``.
+        """
+        for summary in await self._ask(lambda connection: runs_of(connection, query)):
+            yield summary
+
+    async def records(self, run_id: str, query: Query = EVERYTHING) -> AsyncIterator[Record]:
+        """All records of one run that the query admits, oldest first; those of one moment by their numbers.
+
+        Raises:
+            StoreError: as :meth:`runs`.
+        """
+        thread = await DriverThread.start()
+        pages = _Pages(self._connect, run_id, query)
+        try:
+            while page := await thread.run(lambda: self._translated(pages.next)):
+                for record in page:
+                    yield record
+        finally:
+            try:
+                await thread.run(pages.close)
+            finally:
+                await thread.stop()
+
+    async def marks(self) -> AsyncIterator[Mark]:
+        """All marks, in the order in which they were stored.
+
+        Raises:
+            StoreError: as :meth:`runs`.
+        """
+        for mark in await self._ask(_marks_of):
+            yield mark
+
+    async def prune(self, older_than_ns: int) -> int:
+        """Remove runs whose newest record is older than the wall-clock stamp; how many records went.
+
+        Removes a few thousand at a time, so that writers are not held up. The file keeps its size and reuses
+        the room: :meth:`maintain` gives it back.
+
+        Raises:
+            StoreError: as :meth:`runs`, or the file may not be written.
+        """
+        removed = 0
+        thread, file = await DriverThread.start(), self._writable()
+        try:
+            before = moment(older_than_ns)
+            for run_id in await thread.run(lambda: self._changed(file, lambda c: _runs_before(c, before))):
+                for table in (TRACES, EVENTS):
+                    step = _Removal(table, run_id)
+                    while gone := await thread.run(lambda: self._changed(file, step)):  # noqa: B023
+                        removed += gone
+            return removed
+        finally:
+            try:
+                await thread.run(file.close)
+            finally:
+                await thread.stop()
+
+    async def maintain(self) -> None:
+        """Refresh what the query planner knows (ANALYZE) and give unused room back (VACUUM).
+
+        Writers wait meanwhile: seconds for a gigabyte.
+
+        Raises:
+            StoreError: as :meth:`runs`; the file is busy or the disk has no room for a copy of it.
+        """
+        thread, file = await DriverThread.start(), self._writable()
+        try:
+            await thread.run(lambda: self._changed(file, _maintain))
+        finally:
+            try:
+                await thread.run(file.close)
+            finally:
+                await thread.stop()
+
+    async def aclose(self) -> None:
+        """Nothing is held between two questions: every answer has a connection of its own."""
+
+    async def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        def answer() -> T:
+            with closing(self._connect()) as connection:
+                return question(connection)
+
+        thread = await DriverThread.start()
+        try:
+            return await thread.run(lambda: self._translated(answer))
+        finally:
+            await thread.stop()
+
+    def _translated(self, function: Callable[[], T]) -> T:
+        with as_store_errors(self.path):
+            return function()
+
+    def _changed(self, file: StoreFile, change: Callable[[sqlite3.Connection], T]) -> T:
+        with as_store_errors(self.path):
+            self._check_there()
+            return file.use(change)
+
+    def _writable(self) -> StoreFile:
+        return StoreFile(
+            self.path, synchronous="normal", busy_timeout=self._busy_timeout, cache_size=_CACHE_SIZE
+        )
+
+    def _check_there(self) -> None:
+        if not os.path.exists(self.path):
+            raise StoreError(f"{self.path}: no such file")
+
+    def _connect(self) -> sqlite3.Connection:
+        """A read-only connection to a file that has traces."""
+        self._check_there()
+        try:
+            return self._connect_as("mode=ro")
+        except sqlite3.OperationalError:
+            # Reading a file in WAL mode means writing beside it. Where that is not allowed nobody writes, so
+            # the file can be read as it lies, unless a WAL was left there.
+            if os.access(os.path.dirname(self.path), os.W_OK) or os.path.exists(f"{self.path}-wal"):
+                raise
+            return self._connect_as("mode=ro&immutable=1")
+
+    def _connect_as(self, parameters: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{Path(self.path).as_uri()}?{parameters}",
+            uri=True,
+            timeout=self._busy_timeout,
+            isolation_level=None,
+            check_same_thread=False,  # whoever ends an iteration closes it
+        )
+        try:
+            if not columns_of(connection, TRACES):
+                raise StoreError(f"{self.path}: has no table {TRACES!r}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+class _Pages:
+    """The records of one run, a page at a time; blocks."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection], run_id: str, query: Query) -> None:
+        self._connect = connect
+        self._run_id = run_id
+        self._query = query
+        self._decoder = RowDecoder()
+        self._connection: sqlite3.Connection | None = None
+        self._cursor: sqlite3.Cursor | None = None
+
+    def next(self) -> list[Record]:
+        """The next records; none at the end."""
+        if self._cursor is None:
+            self._connection = self._connect()
+            teach(self._connection, self._query)
+            self._cursor = self._connection.execute(*self._statement(self._connection))
+        return [self._decoder.decode(row) for row in self._cursor.fetchmany(_PAGE)]
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    def _statement(self, connection: sqlite3.Connection) -> tuple[str, list[object]]:
+        parts: list[str] = []
+        values: list[object] = []
+        for table in (TRACES, EVENTS):
+            if present := columns_of(connection, table):
+                condition, given = conditions(self._query, table, present)
+                parts.append(
+                    f"SELECT {selection(table, present)} FROM {table} WHERE run_id = ? AND {condition}"
+                )
+                values += [self._run_id, *given]
+        limit = -1 if self._query.limit is None else self._query.limit
+        return f"{' UNION ALL '.join(parts)} ORDER BY datetime, producer, seq LIMIT ?", [*values, limit]
+
+
+class _Removal:
+    """Takes some records of a run out of a table; how many."""
+
+    def __init__(self, table: str, run_id: str) -> None:
+        self._statement = f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE run_id = ? LIMIT ?)"
+        self._run_id = run_id
+
+    def __call__(self, connection: sqlite3.Connection) -> int:
+        return connection.execute(self._statement, (self._run_id, _REMOVED_AT_ONCE)).rowcount
+
+
+def _marks_of(connection: sqlite3.Connection) -> list[Mark]:
+    if not columns_of(connection, MARKS):
+        return []
+    names = 'producer, "first", "last", admitted, filtered, dropped, pruned'
+    return [Mark(*row) for row in connection.execute(f"SELECT {names} FROM {MARKS} ORDER BY id")]
+
+
+def _runs_before(connection: sqlite3.Connection, before: str) -> list[str]:
+    # The + keeps SQLite from walking all newer records by their time for each old run.
+    newer = " AND ".join(
+        f"NOT EXISTS (SELECT 1 FROM {table} WHERE run_id = old.run_id AND +datetime >= ?)"
+        for table in (TRACES, EVENTS)
+    )
+    old = " UNION ".join(f"SELECT run_id FROM {table} WHERE datetime < ?" for table in (TRACES, EVENTS))
+    rows = connection.execute(f"SELECT run_id FROM ({old}) AS old WHERE {newer}", (before,) * 4)
+    return [row[0] for row in rows]
+
+
+def _maintain(connection: sqlite3.Connection) -> None:
+    connection.execute("ANALYZE")
+    connection.execute("VACUUM")

@@ -1,0 +1,167 @@
+"""Runs as a listing shows them, counted by SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+from typing import Any
+
+from asynctrace.core import timestamp
+from asynctrace.core.level import LABELS, Level
+from asynctrace.core.query import Query
+from asynctrace.core.record import Kind, Status
+from asynctrace.core.summary import RunSummary
+from asynctrace.sinks._liveness import derive_status
+from asynctrace.sinks._sqlite_query import conditions, level_in, teach
+from asynctrace.sinks._sqlite_rows import metadata_of
+from asynctrace.sinks._sqlite_schema import EVENTS, TRACES, columns_of
+
+_STATUSES = {status.label: status for status in Status}
+_ERRORS = ", ".join(f"'{label}'" for level, label in LABELS.items() if level >= Level.ERROR)
+_WARNING = Level.WARNING.label
+_SPAN_START, _RUN_START, _RUN_END = Kind.SPAN_START.label, Kind.RUN_START.label, Kind.RUN_END.label
+_IDENTITY = ("parent_run_id", "run_name", "trace_id", "process", "hostname")
+_WANTED = "temp.wanted"
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One attempt of a run, over both tables."""
+
+    name: str
+    first: str
+    last: str
+    identity: dict[str, Any] = field(default_factory=dict)
+    started: int = 0
+    boot: str = ""
+    status: Status = Status.RUNNING
+    duration_ms: float | None = None
+    records: int = 0
+    errors: int = 0
+    warnings: int = 0
+    spans: int = 0
+
+
+_Runs = dict[str, dict[str, _Attempt]]
+
+
+def runs_of(connection: sqlite3.Connection, query: Query) -> list[RunSummary]:
+    """The runs that the query wants, newest first; blocks."""
+    tables = {table: present for table in (TRACES, EVENTS) if (present := columns_of(connection, table))}
+    connection.execute("BEGIN")  # one state of the file for all that follows; the connection is closed after
+    among = _narrow(connection, query, tables)
+    runs: _Runs = {}
+    for table, present in tables.items():
+        _count(connection, runs, table, present, among)
+    if EVENTS in tables:
+        _learn_starts_and_ends(connection, runs, among)
+    newest_first = sorted(runs.items(), key=lambda run: (_last(run[1]), run[0]), reverse=True)
+    return [_summary(run_id, attempts) for run_id, attempts in newest_first[: query.limit]]
+
+
+def _narrow(connection: sqlite3.Connection, query: Query, tables: dict[str, tuple[str, ...]]) -> str:
+    """A condition that leaves the rows of runs with a record that the query admits."""
+    parts, values = [], []
+    for table, present in tables.items():
+        condition, given = conditions(query, table, present)
+        parts.append(f"SELECT run_id FROM {table} WHERE {condition}")
+        values += given
+    if all(part.endswith(" WHERE 1") for part in parts):
+        return "1"
+    teach(connection, query)
+    connection.execute(f"CREATE TEMP TABLE wanted AS {' UNION '.join(parts)}", values)
+    return f"run_id IN (SELECT run_id FROM {_WANTED})"
+
+
+def _count(
+    connection: sqlite3.Connection, runs: _Runs, table: str, present: tuple[str, ...], among: str
+) -> None:
+    attempt = "coalesce(attempt, '')" if "attempt" in present else "''"
+    identity = ", ".join(f"max({name})" if name in present else "NULL" for name in _IDENTITY)
+    if table == TRACES:
+        level = level_in(present)
+        counts = f"count(*), sum({level} IN ({_ERRORS})), sum({level} = '{_WARNING}'), 0"
+    else:
+        counts = f"0, 0, 0, sum(kind = '{_SPAN_START}')"
+    statement = (
+        f"SELECT run_id, {attempt}, min(datetime), max(datetime), {counts}, {identity} "
+        f"FROM {table} WHERE {among} GROUP BY 1, 2"
+    )
+    for (
+        run_id,
+        name,
+        first,
+        last,
+        *numbers,
+        parent,
+        run_name,
+        trace_id,
+        process,
+        hostname,
+    ) in connection.execute(statement):
+        known = runs.setdefault(run_id, {}).setdefault(name, _Attempt(name, first, last))
+        known.first, known.last = min(known.first, first), max(known.last, last)
+        if not known.identity:
+            values = (parent, run_name, trace_id, process, hostname)
+            known.identity = dict(zip(_IDENTITY, values, strict=True))
+        records, errors, warnings, spans = numbers
+        known.records += records
+        known.errors += errors
+        known.warnings += warnings
+        known.spans += spans
+
+
+def _learn_starts_and_ends(connection: sqlite3.Connection, runs: _Runs, among: str) -> None:
+    statement = (
+        f"SELECT run_id, attempt, kind, status, duration_ms, metadata, {', '.join(_IDENTITY)} FROM {EVENTS} "
+        f"WHERE kind IN ('{_RUN_START}', '{_RUN_END}') AND {among} ORDER BY datetime, producer, seq"
+    )
+    for run_id, name, kind, status, duration_ms, metadata, *identity in connection.execute(statement):
+        attempt = runs[run_id][name]
+        if kind == _RUN_END:
+            attempt.status = _STATUSES.get(status, Status.OK)
+            attempt.duration_ms = duration_ms
+        else:
+            attempt.identity = dict(zip(_IDENTITY, identity, strict=True))
+            facts = metadata_of(metadata) if metadata is not None else {}
+            started, boot = facts.get("process_started"), facts.get("boot_id")
+            attempt.started = started if isinstance(started, int) else 0
+            attempt.boot = boot if isinstance(boot, str) else ""
+
+
+def _last(attempts: dict[str, _Attempt]) -> str:
+    return max(attempt.last for attempt in attempts.values())
+
+
+def _summary(run_id: str, attempts: dict[str, _Attempt]) -> RunSummary:
+    newest = max(attempts.values(), key=lambda attempt: (attempt.first, attempt.name))
+    identity = newest.identity
+    status = derive_status(
+        newest.status,
+        hostname=identity["hostname"] or "",
+        pid=identity["process"] or 0,
+        started=newest.started,
+        boot=newest.boot,
+    )
+    return RunSummary(
+        run_id=run_id,
+        parent_run_id=identity["parent_run_id"],
+        name=identity["run_name"],
+        trace_id=identity["trace_id"] or f"{0:032x}",
+        status=status,
+        attempts=len(attempts),
+        started_ns=_stamp(min(attempt.first for attempt in attempts.values())),
+        ended_ns=_stamp(_last(attempts)),
+        duration_ms=newest.duration_ms,
+        records=sum(attempt.records for attempt in attempts.values()),
+        errors=sum(attempt.errors for attempt in attempts.values()),
+        warnings=sum(attempt.warnings for attempt in attempts.values()),
+        spans=sum(attempt.spans for attempt in attempts.values()),
+    )
+
+
+def _stamp(text: str) -> int:
+    try:
+        return timestamp.from_text(text)
+    except ValueError:  # another tool's own form of a moment
+        return 0

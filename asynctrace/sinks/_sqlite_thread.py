@@ -1,0 +1,74 @@
+"""The thread that SQLite's blocking calls run on: aiosqlite's, as a daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import aiosqlite
+
+T = TypeVar("T")
+
+_GRACE = 1.0  # seconds that a cancelled call waits for what already runs on the thread
+
+
+class _NoConnection:
+    """What aiosqlite holds in place of a connection, so that files can be closed and reopened at a fork."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class DriverThread:
+    """Runs functions on one thread, in order. Not to be used after a fork: see :attr:`is_alive`."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+        self._pid = os.getpid()
+
+    @classmethod
+    async def start(cls) -> DriverThread:
+        connection = aiosqlite.Connection(cast("Any", _NoConnection), 64)
+        _make_daemon(connection)
+        await connection
+        return cls(connection)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread is one of this process: a fork does not copy it."""
+        return self._pid == os.getpid()
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """The function's result. Cancelled, it lets what runs come to its end first, for at most a second."""
+        try:
+            return await _execute(self._connection, function)
+        except asyncio.CancelledError:
+            # The loop may close next, and a thread that answers to a closed loop dies loudly.
+            try:
+                async with asyncio.timeout(_GRACE):
+                    await _execute(self._connection, _nothing)
+            except TimeoutError:
+                pass  # a statement that waits for a lock: it goes on, later calls queue behind it
+            raise
+
+    async def stop(self) -> None:
+        """End the thread when it has done what it was given."""
+        await self._connection.close()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _make_daemon(connection: aiosqlite.Connection) -> None:
+    # A thread that is no daemon hangs the exit of an interpreter that leaves a connection open. aiosqlite has
+    # no option for it: up to 0.21 the connection is the thread, from 0.22 on it has one.
+    thread: Any = getattr(connection, "_thread", connection)
+    thread.daemon = True
+
+
+async def _execute(connection: aiosqlite.Connection, function: Callable[[], T]) -> T:
+    # aiosqlite's own way to the thread; its public methods run one statement each, a hop may need several.
+    return cast("T", await connection._execute(function))  # type: ignore[no-untyped-call]
