@@ -8,7 +8,7 @@ from typing import overload
 
 from msgspec import Struct
 
-from asynctrace.core.encoding import json_line
+from asynctrace.core.encoding import json_lines
 from asynctrace.core.record import Record
 
 SLICE = 250
@@ -78,12 +78,12 @@ class Batch(Sequence[Record]):
         """
         lines: list[bytes] = []
         async for part in self.slices():
-            lines += map(json_line, part)
+            lines += json_lines(part)
         return lines
 
     def json_lines_now(self) -> list[bytes]:
         """The same without giving way, for the last-resort write of a loop that is going away."""
-        return [json_line(record) for record in self.records]
+        return json_lines(self.records)
 
     async def slices(self) -> AsyncIterator[tuple[Record, ...]]:
         """Parts of at most :data:`SLICE` records; between two of them the event loop runs."""

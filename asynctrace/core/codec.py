@@ -2,8 +2,8 @@
 
 The caller packs its fields with :func:`pack`: one C call that copies everything the values hold, so a later
 mutation cannot rewrite a record. What the C encoder refuses goes to :func:`pack_any`, which takes every
-Python value. The writer unpacks: the result holds only ``None, bool, int, float, str, list, dict[str, …]`` (no NaN,
-no lone surrogate, nothing over-long), which every store gives back equal.
+Python value. The writer unpacks: the result holds only ``None, bool, int, float, str, list, dict[str, …]``
+(no NaN, no lone surrogate, nothing over-long), which every store gives back equal.
 
 Formats: MessagePack (between caller and writer), JSON as RFC 8259 (in the stores).
 """
@@ -11,9 +11,8 @@ Formats: MessagePack (between caller and writer), JSON as RFC 8259 (in the store
 from __future__ import annotations
 
 import base64
-import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -25,12 +24,10 @@ from asynctrace.core.text import clean, describe
 from asynctrace.core.wire import MalformedError, Wire
 
 __all__ = [
-    "NON_FINITE",
     "Limits",
     "canonical",
-    "canonical_finite",
+    "canonical_many",
     "clean_text",
-    "has_non_finite",
     "limits",
     "pack",
     "pack_any",
@@ -51,9 +48,8 @@ Raises:
 _unpack = msgspec.msgpack.Decoder().decode
 _json = msgspec.json.Encoder().encode
 
-# IEEE 754: an exponent of all ones is NaN or an infinity; a hit may also be chance inside a string.
-NON_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
-
+_EMPTY = pack({})
+_UNPACKED = 4  # times max_payload: up to there a payload is unpacked at once and then cut, which is quicker
 _TYPED_DEPTH = 4  # levels that the typed decoders know; what is deeper takes the walk
 
 
@@ -91,21 +87,27 @@ def canonical(payload: bytes) -> dict[str, Any]:
     """
     try:
         # A payload of few bytes can hold nothing over-long, so that its decoder need not look.
-        return _decode_small(payload) if len(payload) <= _small else _decode_large(payload)
+        if len(payload) <= _small:
+            return _decode_small(payload)
+        if len(payload) <= _limits.max_payload:
+            return _decode_large(payload)
     except Exception:
-        return _walk(payload)
+        pass
+    return _walk(payload)
 
 
-canonical_finite = canonical
-"""The same for a payload in which :func:`has_non_finite` found nothing.
+def canonical_many(payloads: Sequence[bytes]) -> list[dict[str, Any]]:
+    """The fields that each payload holds, in canonical form; one call of the C decoder where it can be.
 
-The typed decoder checks each float's range in C at no cost that can be measured: there is nothing to save.
-"""
-
-
-def has_non_finite(joined: bytes) -> bool:
-    """Whether payloads, joined or single, may hold a NaN or an infinity; False is certain."""
-    return b"\xcb" in joined and NON_FINITE.search(joined) is not None
+    An empty payload stands for no fields.
+    """
+    joined = b"".join([payload or _EMPTY for payload in payloads])
+    if len(joined) <= _small or max(map(len, payloads), default=0) <= _small:
+        try:
+            return _decode_many(b"\xdd%b%b" % (len(payloads).to_bytes(4, "big"), joined))
+        except Exception:  # one of them needs a closer look
+            pass
+    return [canonical(payload) if payload else {} for payload in payloads]
 
 
 def to_json(value: Any) -> bytes:
@@ -162,17 +164,18 @@ def limits() -> Limits:
 
 def set_limits(limits: Limits) -> None:
     """Set how much of over-long values this process keeps, from the next record on."""
-    global _limits, _small, _decode_small, _decode_large
+    global _limits, _small, _decode_small, _decode_large, _decode_many
     _small = 0  # whoever decodes meanwhile takes the decoder that checks everything
     _limits = limits
     depth = min(_TYPED_DEPTH, limits.max_depth - 1)
-    _decode_small = _decoder(depth, None)
-    _decode_large = _decoder(depth, limits)
+    _decode_small = msgspec.msgpack.Decoder(_form(depth, None)).decode
+    _decode_large = msgspec.msgpack.Decoder(_form(depth, limits)).decode
+    _decode_many = msgspec.msgpack.Decoder(list[_form(depth, None)]).decode  # type: ignore[misc]
     _small = min(limits.max_text, limits.max_items, limits.max_payload)
 
 
-def _decoder(depth: int, limits: Limits | None) -> Callable[[bytes], dict[str, Any]]:
-    """A C decoder that takes canonical values only, and with limits only what is within them."""
+def _form(depth: int, limits: Limits | None) -> Any:
+    """The type of canonical fields for a C decoder, and with limits of those within them."""
     finite = Meta(ge=-sys.float_info.max, le=sys.float_info.max)
     text: Any = str
     container = Meta()
@@ -181,16 +184,16 @@ def _decoder(depth: int, limits: Limits | None) -> Callable[[bytes], dict[str, A
         container = Meta(max_length=limits.max_items)
     # Keys with a limit bypass the decoder's cache of keys, at nearly twice the time; hence two decoders.
     scalar: Any = bool | int | Annotated[float, finite] | text | None
-    form = scalar
+    form: Any = scalar  # not a type to the type checker: it is built at run time
     for _ in range(depth):
         form = scalar | Annotated[list[form], container] | Annotated[dict[text, form], container]
-    return msgspec.msgpack.Decoder(Annotated[dict[text, form], container]).decode
+    return Annotated[dict[text, form], container]
 
 
 def _walk(payload: bytes) -> dict[str, Any]:
     walk = Walk(_limits)
     try:
-        if len(payload) <= _limits.max_payload:
+        if len(payload) <= _UNPACKED * _limits.max_payload:
             try:
                 return walk.fields(_unpack(payload))
             except Exception:  # nested too deep for the C decoder, a map as a key, or no MessagePack
@@ -213,4 +216,5 @@ _limits: Limits
 _small: int  # bytes
 _decode_small: Callable[[bytes], dict[str, Any]]
 _decode_large: Callable[[bytes], dict[str, Any]]
+_decode_many: Callable[[bytes], list[dict[str, Any]]]
 set_limits(Limits())

@@ -39,4 +39,4 @@ class ProcessInfo:
         self.package_version = package_version
         self.started = started
         self.boot = boot
-        self.json: bytes | None = None  # filled by the encoder, once per process
+        self.json: str | None = None  # filled by the encoder, once per process

@@ -71,13 +71,14 @@ class RunContext:
         fields: bound fields in canonical form; they are on every record, the record's own win.
     """
 
-    __slots__ = ("columns", "fields", "json", "metadata", "run")
+    __slots__ = ("columns", "fields", "fields_json", "json", "metadata", "run")
 
     def __init__(self, run: Run, fields: Mapping[str, Any]) -> None:
         self.run = run
         self.fields = dict(fields)
         self.columns, self.metadata = _split(self.fields)
-        self.json: bytes | None = None  # filled by the encoder, once per handle
+        self.json: str | None = None  # filled by the encoder, once per handle
+        self.fields_json: str | None = None
 
 
 def split_fields(bound: RunContext, own: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:

@@ -14,7 +14,7 @@ from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.process import UsageSampler
 from asynctrace.ports import Processor
 
-_KINDS = {kind.value: kind for kind in Kind}
+_KINDS = tuple(Kind)  # by number
 
 
 class Finisher:
@@ -39,22 +39,22 @@ class Finisher:
 
     def finish(self, raws: Sequence[RawRecord]) -> list[Record]:
         """The finished records; those that a processor held back are missing, their numbers stay used."""
-        payloads = [_payload_of(raw.fields) for raw in raws]
-        # One search over the whole slice instead of one for each record.
-        to_fields = codec.canonical if codec.has_non_finite(b"".join(payloads)) else codec.canonical_finite
+        details = [raw.fields for raw in raws]
+        # One call of the decoder for the whole slice, one look at all messages.
+        fields = codec.canonical_many([d if type(d) is bytes else _payload_of(d) for d in details])
         clean = _needs_cleaning(raws)
         usage = self._sampler.sample()
         resolve, producer, seq = self._sites.resolve, self.producer, self.next_seq
+        code = site = None
+        lasti = -1
         records = []
-        for raw, payload in zip(raws, payloads, strict=True):
+        for raw, detail, own_fields in zip(raws, details, fields, strict=True):
             context, span = raw.run, raw.span
-            run = context.run
-            if span is not None and span.run is not run:
-                span = span_of(run, span)
-            if span is None:
-                span_id, parent_span_id = run.span_id, run.parent_span_id
-            else:
-                span_id, parent_span_id = span.span_id, _parent_of(span)
+            if span is not None and span.run is not context.run:
+                span = span_of(context.run, span)
+            if raw.lasti != lasti or raw.code is not code:
+                code, lasti = raw.code, raw.lasti
+                site = resolve(code, lasti)
             record = Record(
                 producer,
                 seq,
@@ -62,15 +62,14 @@ class Finisher:
                 raw.time_ns,
                 raw.level,
                 context,
-                span_id,
-                parent_span_id,
+                context.run.span_id if span is None else span.span_id,
+                context.run.parent_span_id if span is None else _parent_of(span),
                 codec.clean_text(raw.message) if clean else raw.message,
-                to_fields(payload) if payload else {},
-                resolve(raw.code, raw.lasti),
+                own_fields,
+                site,  # type: ignore[arg-type]  # resolved at the first turn
                 raw.thread,
                 usage,
             )
-            detail = raw.fields
             if type(detail) is Detail:
                 _add_detail(record, detail)
             records.append(record)
@@ -102,12 +101,8 @@ class Finisher:
         return record
 
 
-def _payload_of(fields: bytes | Detail | None) -> bytes:
-    if type(fields) is bytes:
-        return fields
-    if fields is None:
-        return b""
-    return fields.payload or b""  # type: ignore[union-attr]
+def _payload_of(detail: Detail | None) -> bytes:
+    return (detail.payload or b"") if detail is not None else b""
 
 
 def _needs_cleaning(raws: Sequence[RawRecord]) -> bool:
