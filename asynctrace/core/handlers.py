@@ -44,12 +44,15 @@ def handler_of(kind: type, walk: Walk) -> Handler:
     exact = _EXACT.get(id(kind))  # by identity: a metaclass may have its own __hash__ and __eq__
     if exact is not None:
         return exact
+    bases = set(
+        map(id, _bases_of(kind))
+    )  # issubclass would ask an abstract base class, and that the metaclass
     for base, handler in _SUBCLASSES:
-        if issubclass(kind, base):
+        if id(base) in bases:
             return handler
     if walk.interrupt is not None:
         return _told  # what follows runs code of the value
-    return _by_members(kind) or _by_package(kind) or _by_protocol(kind) or _told
+    return _by_members(kind) or _by_package(bases) or _by_protocol(kind) or _told
 
 
 def _told(walk: Walk, value: object) -> Form:
@@ -349,6 +352,14 @@ _PACKAGES: list[tuple[str, str, Handler]] = [
 ]
 
 
+_PROTOCOLS: list[tuple[type, Handler]] = [
+    (UserList, _user_list),
+    (Mapping, _mapping),
+    (Set, _collection),
+    (ValuesView, _collection),
+]
+
+
 def _by_members(kind: type) -> Handler | None:
     for base in _bases_of(kind):
         members = _members_of(base)
@@ -359,19 +370,16 @@ def _by_members(kind: type) -> Handler | None:
     return None
 
 
-def _by_package(kind: type) -> Handler | None:
+def _by_package(bases: set[int]) -> Handler | None:
     for package, name, handler in _PACKAGES:
         base = getattr(sys.modules.get(package), name, None)
-        if base is not None and issubclass(kind, base):
+        if id(base) in bases:
             return handler
     return None
 
 
 def _by_protocol(kind: type) -> Handler | None:
-    if issubclass(kind, UserList):
-        return _user_list
-    if issubclass(kind, Mapping):
-        return _mapping
-    if issubclass(kind, (Set, ValuesView)):
-        return _collection
-    return None
+    try:
+        return next((handler for base, handler in _PROTOCOLS if issubclass(kind, base)), None)
+    except Exception:  # out of the metaclass; abstract base classes ask it for a hash
+        return None
