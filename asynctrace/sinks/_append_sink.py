@@ -1,0 +1,182 @@
+"""What the sinks that append to files have in common: the thread, the closing, the same batch again."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
+from typing import Literal, ParamSpec, TypeVar, get_args
+
+from asynctrace.core.batch import Batch
+from asynctrace.core.record import Record
+from asynctrace.errors import ConfigurationError, SinkClosedError, TransientSinkError
+from asynctrace.ports import LocalSink
+from asynctrace.sinks._files import AppendFiles, translate
+from asynctrace.sinks._worker import Worker
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Parts = dict[str, list[bytes]]
+"""path → whole lines, each with its line end."""
+
+Durability = Literal["process", "disk"]
+"""What lines survive: the death of the process, or a loss of power too (one fsync a file and batch)."""
+
+_key = attrgetter("producer", "seq")
+
+
+class AppendSink(LocalSink):
+    """Adds lines to files under one directory, one thread hop a batch.
+
+    Stored at least once: the same batch right again adds nothing, and after a failure only what is missing.
+    A batch that comes again after others, or from another sink object, adds its lines a second time; readers
+    drop such doubles by ``(producer, seq)``. Files have no unique key that could do more.
+
+    Args:
+        directory: made when it is missing.
+        max_open_files: descriptors that stay open.
+        durability: see :data:`Durability`.
+
+    Raises:
+        ConfigurationError: an argument is out of range.
+    """
+
+    def __init__(self, directory: str, *, max_open_files: int, durability: Durability) -> None:
+        if max_open_files < 1:
+            raise ConfigurationError("max_open_files", max_open_files, "a number from 1")
+        if durability not in get_args(Durability):
+            raise ConfigurationError("durability", durability, " or ".join(get_args(Durability)))
+        self._directory = directory
+        self._max_open_files = max_open_files
+        self._sync = durability == "disk"
+        self._appender: _Appender | None = None
+
+    @abstractmethod
+    def _collect(self, records: Sequence[Record], parts: Parts) -> None:
+        """Add the lines of some records to the parts."""
+
+    @abstractmethod
+    def _collect_marks(self, batch: Batch, parts: Parts) -> None:
+        """Add the lines of the batch's marks to the parts."""
+
+    async def open(self) -> None:
+        """Make the directory and get ready to write.
+
+        Raises:
+            TransientSinkError: the directory cannot be made now.
+            PermanentSinkError: it cannot be made at all: no permission, a file stands in its place.
+        """
+        if self._appender is not None:
+            self._appender.abandon()
+        appender = self._appender = _Appender(self._new_files(), repr(self))
+        try:
+            await appender.call(os.makedirs, self._directory, exist_ok=True)
+        except OSError as error:
+            raise translate(error, self._directory) from error
+
+    async def write(self, batch: Batch) -> None:
+        """Append the batch; when this returns its lines survive as ``durability`` says.
+
+        Raises:
+            TransientSinkError: disk full, quota, input/output error.
+            PermanentSinkError: no permission, read-only, a file where a folder is needed.
+            SinkClosedError: before ``open`` or after ``aclose``.
+        """
+        appender = self._appender
+        if appender is None:
+            raise SinkClosedError(f"{self!r} is not open")
+        parts: Parts = {}
+        async for part in batch.slices():
+            self._collect(part, parts)
+        self._collect_marks(batch, parts)
+        if not parts:
+            return
+        try:
+            await appender.call(appender.append, batch, parts)
+        except OSError as error:
+            raise translate(error, self._directory) from error
+
+    async def aclose(self) -> None:
+        """Close the files after what is being written; a second call does nothing."""
+        appender, self._appender = self._appender, None
+        if appender is not None:
+            try:
+                await appender.call(appender.files.close)
+            except TransientSinkError:
+                appender.files.close()  # no thread can start any more, so none runs
+            finally:
+                appender.worker.shutdown()
+
+    def write_now(self, batch: Batch) -> None:
+        """Append the batch by plain calls on descriptors of its own.
+
+        Raises:
+            TransientSinkError, PermanentSinkError: as ``write``.
+        """
+        parts: Parts = {}
+        self._collect(batch.records, parts)
+        self._collect_marks(batch, parts)
+        if not parts:
+            return
+        files = self._new_files()
+        try:
+            files.append(_joined(parts), {})
+        except OSError as error:
+            raise translate(error, self._directory) from error
+        finally:
+            files.close()
+
+    def _new_files(self) -> AppendFiles:
+        return AppendFiles(self._directory, max_open=self._max_open_files, sync=self._sync)
+
+
+class _Appender:
+    """What belongs to one ``open``: it is left as it is when the sink opens again elsewhere."""
+
+    def __init__(self, files: AppendFiles, name: str) -> None:
+        self.files = files
+        self.worker = Worker(f"asynctrace {name}")
+        self._process = os.getpid()
+        self._last: object = None
+        self._done: dict[str, int] = {}
+
+    async def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await self.worker.run(fn, *args, **kwargs)
+        except RuntimeError as error:
+            raise TransientSinkError(f"no thread can start: {error}") from error
+
+    def append(self, batch: Batch, parts: Parts) -> None:
+        """On the worker's thread."""
+        this = (len(batch), batch.records and (_key(batch[0]), _key(batch[-1])), batch.marks)
+        if this != self._last:
+            self._last, self._done = this, {}
+        self.files.append(_joined(parts), self._done)
+
+    def abandon(self) -> None:
+        """Nobody waits for it any more. In a forked child its thread and its descriptors are the parent's."""
+        if os.getpid() != self._process:
+            return
+        try:
+            self.worker.submit(self.files.close)
+        except RuntimeError:
+            pass  # the interpreter ends, and with it the descriptors
+        self.worker.shutdown()
+
+
+def checked_path(path: str | os.PathLike[str]) -> str:
+    """The absolute path.
+
+    Raises:
+        ConfigurationError: it is empty or holds a NUL.
+    """
+    name = os.fspath(path)
+    if not name or "\0" in name:
+        raise ConfigurationError("path", name, "the path of a file or directory")
+    return os.path.abspath(name)
+
+
+def _joined(parts: Mapping[str, list[bytes]]) -> dict[str, bytes]:
+    return {path: b"".join(lines) for path, lines in parts.items()}

@@ -1,0 +1,183 @@
+"""Appending whole lines to files that other threads and processes append to at the same time.
+
+A file is opened with ``O_APPEND`` and takes all its lines of a batch in one ``write``, which local file
+systems keep in one piece. A line that is torn all the same (a full disk, the death of a process) gets a line
+end of its own, so that it never swallows its neighbour, and is written again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+
+from asynctrace.errors import PermanentSinkError, SinkError, TransientSinkError
+from asynctrace.sinks._directory_lock import DirectoryLock
+
+_PERMANENT = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EEXIST,  # a folder is needed where a file is
+    errno.ENXIO,
+    errno.EINVAL,
+}
+"""What waiting does not cure. All else may pass: a full disk, a quota, too many open files."""
+
+_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+_FLAGS = (
+    os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+)  # readable: the last byte is looked at
+_LOOK_AGAIN = 0.002  # seconds between two looks at a half line; a write takes microseconds
+_SETTLE = 1.0  # seconds to find out whether a half line is being written or was left behind
+
+
+def translate(error: OSError, path: str) -> SinkError:
+    """The error of this package for an error of the system."""
+    message = f"{error.filename or path}: {error.strerror or error}"
+    return PermanentSinkError(message) if error.errno in _PERMANENT else TransientSinkError(message)
+
+
+class AppendFiles:
+    """Files that take lines at their end. For one thread at a time.
+
+    Args:
+        directory: the folder that holds them all, at any depth; it carries the lock against pruning.
+        max_open: descriptors that stay open; the least recently used one goes.
+        sync: whether lines must also survive a loss of power.
+    """
+
+    def __init__(self, directory: str, *, max_open: int, sync: bool) -> None:
+        self._lock = DirectoryLock(directory)
+        self._max_open = max_open
+        self._sync = sync
+        self._open: OrderedDict[str, int] = OrderedDict()
+        self._torn: set[str] = set()
+
+    def append(self, parts: Mapping[str, bytes], done: dict[str, int]) -> None:
+        """Append to each file its part, which is whole lines.
+
+        Args:
+            parts: path → lines.
+            done: path → bytes of its part that are there already; kept up to date, also when this raises.
+
+        Raises:
+            OSError: some lines are not there; again with the same parts and ``done`` adds only those.
+        """
+        with self._lock.shared():
+            for path, lines in parts.items():
+                start = done.get(path, 0)
+                if start < len(lines):
+                    try:
+                        self._append(path, lines, start, done)
+                    except OSError as error:
+                        self._forget(path)  # opening it again looks at how it ends
+                        if error.filename is None:
+                            error.filename = path
+                        raise
+
+    def close(self) -> None:
+        """Close all descriptors; later calls open them again."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+        self._torn.clear()
+        self._lock.close()
+
+    def _append(self, path: str, lines: bytes, start: int, done: dict[str, int]) -> None:
+        descriptor = self._descriptor(path)
+        while start < len(lines):
+            head = b"\n" if path in self._torn else b""
+            piece = head + lines[start:] if head or start else lines
+            written = os.write(descriptor, piece)
+            if written == len(piece):
+                start = len(lines)
+                self._torn.discard(path)
+            elif written > len(head):
+                # Another process may have written behind the torn line by now, so it cannot be continued.
+                torn_at = start + written - len(head)
+                start = max(start, lines.rfind(b"\n", 0, torn_at) + 1)
+                if start != torn_at:
+                    self._torn.add(path)
+            elif not written:
+                raise OSError(errno.EIO, "nothing was written", path)
+            done[path] = start
+        if self._sync:
+            os.fsync(descriptor)
+
+    def _descriptor(self, path: str) -> int:
+        descriptor = self._open.get(path)
+        if descriptor is not None:
+            if os.fstat(descriptor).st_nlink:
+                self._open.move_to_end(path)
+                return descriptor
+            self._forget(path)  # pruned or removed by hand: what is written there now would be lost
+        while len(self._open) >= self._max_open:
+            self._forget(next(iter(self._open)))
+        try:
+            descriptor = self._create(path)
+        except OSError as error:
+            if error.errno not in _OUT_OF_DESCRIPTORS or not self._open:
+                raise
+            while self._open:  # the program needs them more than we do
+                self._forget(next(iter(self._open)))
+            descriptor = self._create(path)
+        self._open[path] = descriptor
+        if not _ends_with_line(descriptor):
+            if self._is_torn(descriptor):
+                self._torn.add(path)
+            if not os.fstat(descriptor).st_nlink:  # pruned while nobody held the lock
+                return self._descriptor(path)
+        return descriptor
+
+    def _is_torn(self, descriptor: int) -> bool:
+        # Either somebody is in the middle of a write, or died there. Only who has the lock alone can tell.
+        deadline = time.monotonic() + _SETTLE
+        while time.monotonic() < deadline and not _ends_with_line(descriptor):
+            if self._lock.upgrade():
+                if not _ends_with_line(descriptor):
+                    os.write(descriptor, b"\n")
+                break
+            time.sleep(_LOOK_AGAIN)
+        self._lock.downgrade()
+        return not _ends_with_line(descriptor)
+
+    def _create(self, path: str) -> int:
+        try:
+            return os.open(path, _FLAGS, 0o666)
+        except FileNotFoundError:
+            folder = os.path.dirname(path)
+            os.makedirs(folder, exist_ok=True)
+            descriptor = os.open(path, _FLAGS, 0o666)
+            if self._sync:
+                _sync_directory(folder)
+                _sync_directory(os.path.dirname(folder))
+            return descriptor
+
+    def _forget(self, path: str) -> None:
+        descriptor = self._open.pop(path, None)
+        self._torn.discard(path)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _ends_with_line(descriptor: int) -> bool:
+    size = os.fstat(descriptor).st_size
+    if not size or not hasattr(os, "pread"):
+        return True
+    return os.pread(descriptor, 1, size - 1) in (b"\n", b"")
+
+
+def _sync_directory(path: str) -> None:
+    if os.name == "nt":
+        return  # a folder cannot be opened there
+    descriptor = os.open(path or ".", os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

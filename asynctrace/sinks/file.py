@@ -1,0 +1,252 @@
+"""A directory of files: a folder a run, with text for people and JSON lines for programs.
+
+<directory>/
+├── run_id=<escaped id>/
+│   ├── stdout.txt        log records below level error, in the text format
+│   ├── stderr.txt        log records from level error upwards
+│   ├── metadata.jsonl    every log record, all of it
+│   └── events.jsonl      starts and ends of runs and spans
+└── marks.jsonl           what became of each range of numbers; for ``verify``
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterator, Sequence
+from os import PathLike
+
+from asynctrace.core.batch import Batch, Mark
+from asynctrace.core.decoding import RecordDecoder, mark_line
+from asynctrace.core.encoding import json_lines
+from asynctrace.core.query import EVERYTHING, Query
+from asynctrace.core.record import Kind, Record
+from asynctrace.core.summary import RunSummary
+from asynctrace.errors import StoreError
+from asynctrace.sinks._append_sink import AppendSink, Durability, Parts, checked_path
+from asynctrace.sinks._directory_lock import DirectoryLock
+from asynctrace.sinks._files import AppendFiles
+from asynctrace.sinks._folders import PREFIX, folder_of
+from asynctrace.sinks._line_reader import LineReader, Lines, pruned_marks
+from asynctrace.sinks._select import RunScan, in_order, newest_first
+from asynctrace.sinks._template import Template
+
+FORMAT = "{datetime} ({process:5d}, {thread:5d}) {message}"
+"""The text format string when none is given."""
+
+MAX_OPEN_FILES = 128
+"""Descriptors that stay open: an eighth of what most systems allow a process."""
+
+STDOUT, STDERR, METADATA, EVENTS, MARKS = (
+    "stdout.txt",
+    "stderr.txt",
+    "metadata.jsonl",
+    "events.jsonl",
+    "marks.jsonl",
+)
+_CACHED_FOLDERS = 10_000  # names of runs that may be alive at once
+_LOCK_TIMEOUT = 10.0  # seconds that prune tries to get the directory for itself
+
+
+class FileSink(AppendSink):
+    """Adds records to a folder for each run; several processes may share the directory.
+
+    Stored at least once: the same batch right again adds nothing, and after a failure only what is missing;
+    a batch that comes again after others adds its lines a second time. :class:`FileReader` drops such
+    doubles by ``(producer, seq)``; the text files keep them.
+
+    Args:
+        path: the directory; made when it is missing.
+        format: the text format string, over the keys of ``Record.to_dict``. Every line but the first of a
+            record (long messages, tracebacks) stands behind a margin; control characters are escaped.
+        max_open_files: descriptors that stay open; the least recently used one is closed for another.
+        durability: ``"process"``: lines survive the death of the process; ``"disk"``: a loss of power too.
+
+    Raises:
+        ConfigurationError: the format names an unknown key, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        format: str = FORMAT,
+        max_open_files: int = MAX_OPEN_FILES,
+        durability: Durability = "process",
+    ) -> None:
+        self._template = Template(format)
+        self._path = checked_path(path)
+        self._folders: dict[str, str] = {}
+        super().__init__(self._path, max_open_files=max_open_files, durability=durability)
+
+    def __repr__(self) -> str:
+        return f"FileSink({self._path!r})"
+
+    def _collect(self, records: Sequence[Record], parts: Parts) -> None:
+        fill, folders = self._template.fill, dict[str, _Folder]()
+        for record, line in zip(records, json_lines(records), strict=True):
+            run_id = record.context.run.run_id
+            folder = folders.get(run_id)
+            if folder is None:
+                folder = folders[run_id] = _Folder(self._folder(run_id), parts)
+            if record.kind is Kind.LOG:
+                text = folder.stderr if record.mode == "stderr" else folder.stdout
+                text.append(fill(record).encode())
+                folder.metadata += (line, b"\n")
+            else:
+                folder.events += (line, b"\n")
+
+    def _folder(self, run_id: str) -> str:
+        path = self._folders.get(run_id)
+        if path is None:
+            if len(self._folders) >= _CACHED_FOLDERS:
+                self._folders.clear()
+            path = self._folders[run_id] = os.path.join(self._path, folder_of(run_id))
+        return path
+
+    def _collect_marks(self, batch: Batch, parts: Parts) -> None:
+        if batch.marks:
+            parts[os.path.join(self._path, MARKS)] = [mark_line(mark) + b"\n" for mark in batch.marks]
+
+
+class _Folder:
+    __slots__ = ("events", "metadata", "stderr", "stdout")
+
+    def __init__(self, path: str, parts: Parts) -> None:
+        self.stdout = parts.setdefault(f"{path}/{STDOUT}", [])
+        self.stderr = parts.setdefault(f"{path}/{STDERR}", [])
+        self.metadata = parts.setdefault(f"{path}/{METADATA}", [])
+        self.events = parts.setdefault(f"{path}/{EVENTS}", [])
+
+
+class FileReader(LineReader):
+    """Reads what :class:`FileSink` wrote; torn lines are skipped and told as problems of their run.
+
+    Args:
+        path: the directory.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self._path = os.path.abspath(path)
+        super().__init__(repr(self))
+
+    def __repr__(self) -> str:
+        return f"FileReader({self._path!r})"
+
+    def runs(self, query: Query = EVERYTHING) -> AsyncIterator[RunSummary]:
+        """Runs with at least one record that the query admits, newest first by their last record.
+
+        With a limit, the last lines tell which folders are the newest, and only those are read.
+
+        Raises:
+            StoreError: the directory is not there or cannot be read.
+        """
+        return self._pull(self._runs, query)
+
+    def records(self, run_id: str, query: Query = EVERYTHING) -> AsyncIterator[Record]:
+        """Records of one run that the query admits, oldest first.
+
+        Raises:
+            StoreError: the directory is not there or cannot be read.
+        """
+        return self._pull(self._records, run_id, query)
+
+    def marks(self) -> AsyncIterator[Mark]:
+        """All marks, in the order they were written.
+
+        Raises:
+            StoreError: the directory is not there or cannot be read.
+        """
+        return self._pull(self._marks)
+
+    def _runs(self, query: Query) -> Iterator[RunSummary]:
+        decoder = RecordDecoder()
+        if query.limit is None:
+            found = (self._scan(folder, query, decoder) for folder in self._folders())
+            yield from newest_first(filter(None, found), query)
+            return
+        ends = ((self._end(folder, decoder), folder) for folder in self._folders())
+        latest: list[RunSummary] = []
+        for _, folder in sorted(ends, reverse=True):
+            if len(latest) >= query.limit:
+                break
+            if (summary := self._scan(folder, query, decoder)) is not None:
+                latest.append(summary)
+        yield from newest_first(latest, query)
+
+    def _records(self, run_id: str, query: Query) -> Iterator[Record]:
+        self._check()
+        lines = self._lines(folder_of(run_id), RecordDecoder())
+        yield from in_order(
+            (record for part in lines for record in part.records() if record.run_id == run_id), query
+        )
+
+    def _marks(self) -> Iterator[Mark]:
+        self._check()
+        yield from Lines(os.path.join(self._path, MARKS)).marks()
+
+    def _check(self) -> None:
+        if not os.path.isdir(self._path):
+            raise StoreError(f"{self._path}: there is no such directory of runs")
+
+    def _folders(self) -> list[str]:
+        self._check()
+        try:
+            with os.scandir(self._path) as entries:
+                return [
+                    e.name for e in entries if e.name.startswith(PREFIX) and e.is_dir(follow_symlinks=False)
+                ]
+        except OSError as error:
+            raise StoreError(f"{self._path}: {error.strerror}") from error
+
+    def _lines(self, folder: str, decoder: RecordDecoder) -> tuple[Lines, Lines]:
+        path = os.path.join(self._path, folder)
+        return Lines(f"{path}/{EVENTS}", decoder), Lines(f"{path}/{METADATA}", decoder)
+
+    def _end(self, folder: str, decoder: RecordDecoder) -> int:
+        lasts = (part.last() for part in self._lines(folder, decoder))
+        return max((last.time_ns for last in lasts if last is not None), default=0)
+
+    def _scan(self, folder: str, query: Query, decoder: RecordDecoder) -> RunSummary | None:
+        scan = RunScan(query)
+        lines = self._lines(folder, decoder)
+        for part in lines:
+            for record in part.records():
+                scan.add(record)
+        return (
+            scan.summary(problem for part in lines for problem in part.problems()) if scan.admitted else None
+        )
+
+    def _prune(self, older_than_ns: int) -> int:
+        folders = [folder for folder in self._folders() if self._keys_before(folder, older_than_ns)]
+        lock = DirectoryLock(self._path)
+        gone: set[tuple[str, int]] = set()
+        try:
+            for folder in folders:
+                # Writers look at their files again after each wait for the lock, and make them anew.
+                with lock.exclusive(_LOCK_TIMEOUT):
+                    keys = self._keys_before(folder, older_than_ns)
+                    if keys:
+                        shutil.rmtree(os.path.join(self._path, folder))
+                        gone |= keys
+        finally:
+            lock.close()
+            self._tell_pruned(gone)
+        return len(gone)
+
+    def _keys_before(self, folder: str, older_than_ns: int) -> set[tuple[str, int]]:
+        keys: set[tuple[str, int]] = set()
+        for part in self._lines(folder, RecordDecoder()):
+            for record in part.records():
+                if record.time_ns >= older_than_ns:
+                    return set()
+                keys.add((record.producer, record.seq))
+        return keys
+
+    def _tell_pruned(self, gone: set[tuple[str, int]]) -> None:
+        files = AppendFiles(self._path, max_open=1, sync=False)
+        try:
+            lines = b"".join(mark_line(mark) + b"\n" for mark in pruned_marks(gone))
+            files.append({os.path.join(self._path, MARKS): lines}, {})
+        finally:
+            files.close()
