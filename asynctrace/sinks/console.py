@@ -1,0 +1,197 @@
+"""Records for people, a line each, on a terminal or in a pipe."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import select
+import sys
+import time
+from typing import Literal, Protocol, get_args
+
+from asynctrace.core.batch import Batch
+from asynctrace.errors import (
+    ConfigurationError,
+    PermanentSinkError,
+    SinkClosedError,
+    SinkError,
+    TransientSinkError,
+)
+from asynctrace.ports import LocalSink
+from asynctrace.sinks._painter import Painter
+from asynctrace.sinks._worker import Worker
+
+Color = Literal["auto", "always", "never"]
+"""``auto``: colours on a terminal only. ``always``: also in a pipe. ``never``: nowhere."""
+
+_GONE = (errno.EPIPE, errno.EBADF, errno.ENXIO)  # the reader of the pipe, or the terminal, has gone for good
+_AT_ONCE = 4096  # bytes that a pipe takes without waiting once it is ready (Linux: PIPE_BUF)
+_PATIENCE = 1.0  # seconds that the end of the program waits for a pipe that nobody reads
+
+
+class TextStream(Protocol):
+    """What the console needs of a stream."""
+
+    def write(self, text: str, /) -> object: ...
+    def flush(self) -> object: ...
+
+
+class ConsoleSink(LocalSink):
+    """Writes records as readable lines, spans with their durations, exceptions with their stacks.
+
+    Control characters are escaped: no message can drive the terminal. A pipe that nobody reads holds back
+    this sink's own thread only. Written at least once: a batch that comes again is shown again.
+
+    Args:
+        stream: where to; left out, ``sys.stderr`` as it is when the sink opens.
+        color: see :data:`Color`.
+
+    Raises:
+        ConfigurationError: ``color`` is none of these.
+    """
+
+    def __init__(self, *, stream: TextStream | None = None, color: Color = "auto") -> None:
+        if color not in get_args(Color):
+            raise ConfigurationError("color", color, ", ".join(get_args(Color)))
+        self._stream = stream
+        self._color = color
+        self._output: _Output | None = None
+
+    def __repr__(self) -> str:
+        return f"ConsoleSink(color={self._color!r})"
+
+    async def open(self) -> None:
+        """Look at the stream: whether it is a terminal.
+
+        Raises:
+            PermanentSinkError: the program has no such stream (a service without a console), or it is closed.
+        """
+        if self._output is not None:
+            self._output.end()
+        self._output = _Output(self._target(), self._color)
+
+    async def write(self, batch: Batch) -> None:
+        """Write the batch; when this returns, the terminal or the pipe has it.
+
+        Raises:
+            TransientSinkError: input/output error, disk full.
+            PermanentSinkError: the reader of the pipe, or the terminal, has gone.
+            SinkClosedError: before ``open`` or after ``aclose``.
+        """
+        output = self._output
+        if output is None:
+            raise SinkClosedError(f"{self!r} is not open")
+        async for part in batch.slices():
+            text = "".join(map(output.painter.line, part))
+            try:
+                await output.worker.run(_put, output.stream, output.descriptor, text, None)
+            except (OSError, ValueError) as error:
+                raise _translate(error) from error
+            except RuntimeError as error:
+                raise TransientSinkError(f"no thread can start: {error}") from error
+
+    async def aclose(self) -> None:
+        """End the thread when it has written what it has; the stream stays open, it is not ours."""
+        output, self._output = self._output, None
+        if output is not None:
+            output.end()
+
+    def write_now(self, batch: Batch) -> None:
+        """Write the batch by plain calls; a pipe that nobody reads is waited for a second.
+
+        Raises:
+            TransientSinkError, PermanentSinkError: as ``write``.
+        """
+        if not batch:
+            return
+        stream = self._target()
+        painter = self._output.painter if self._output is not None else _painter(stream, self._color)
+        text = "".join(map(painter.line, batch))
+        try:
+            _put(stream, _descriptor(stream), text, _PATIENCE)
+        except (OSError, ValueError) as error:
+            raise _translate(error) from error
+
+    def _target(self) -> TextStream:
+        stream = self._stream or sys.stderr
+        if stream is None or getattr(stream, "closed", False):
+            raise PermanentSinkError("the console's stream is closed or not there")
+        return stream
+
+
+class _Output:
+    """What belongs to one ``open``."""
+
+    def __init__(self, stream: TextStream, color: Color) -> None:
+        self.stream = stream
+        self.painter = _painter(stream, color)
+        self.worker = Worker("asynctrace console")
+        # Our own, or a thread that is stuck would write to whatever gets the number after the stream was
+        # closed.
+        descriptor = _descriptor(stream)
+        self.descriptor = None if descriptor is None else os.dup(descriptor)
+        self._process = os.getpid()
+
+    def end(self) -> None:
+        if os.getpid() != self._process:
+            return  # a forked child: the thread and the descriptor are the parent's
+        if self.descriptor is not None:
+            try:
+                self.worker.submit(os.close, self.descriptor)
+            except RuntimeError:  # no thread can start any more, so none runs
+                os.close(self.descriptor)
+        self.worker.shutdown()
+
+
+def _painter(stream: TextStream, color: Color) -> Painter:
+    return Painter(color=color == "always" or (color == "auto" and _is_terminal(stream)))
+
+
+def _is_terminal(stream: TextStream) -> bool:
+    isatty = getattr(stream, "isatty", None)
+    return isatty is not None and bool(isatty())
+
+
+def _put(stream: TextStream, descriptor: int | None, text: str, patience: float | None) -> None:
+    stream.flush()  # what the program itself wrote comes first
+    if descriptor is None:
+        stream.write(text)
+        stream.flush()
+        return
+    # Past the stream's own buffer: a thread that is stuck in it keeps its lock, and the interpreter dies of
+    # that lock at its end.
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    rest = memoryview(text.encode(encoding, "backslashreplace"))
+    deadline = None if patience is None else time.monotonic() + patience
+    while rest:
+        _wait(descriptor, deadline)
+        try:
+            rest = rest[os.write(descriptor, rest[:_AT_ONCE]) :]
+        except BlockingIOError:
+            continue  # somebody made it non-blocking, and it is full
+
+
+def _wait(descriptor: int, deadline: float | None) -> None:
+    if not hasattr(select, "poll"):
+        return  # Windows looks at sockets only
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    timeout = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+    if not poll.poll(timeout):
+        raise TimeoutError(errno.ETIMEDOUT, "nobody reads the console's pipe")
+
+
+def _descriptor(stream: TextStream) -> int | None:
+    fileno = getattr(stream, "fileno", None)
+    try:
+        return None if fileno is None else int(fileno())
+    except (io.UnsupportedOperation, ValueError):
+        return None  # text kept in memory
+
+
+def _translate(error: OSError | ValueError) -> SinkError:
+    if isinstance(error, ValueError):  # "I/O operation on closed file"
+        return PermanentSinkError(f"console: {error}")
+    message = f"console: {error.strerror or error}"
+    return PermanentSinkError(message) if error.errno in _GONE else TransientSinkError(message)
