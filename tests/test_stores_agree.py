@@ -1,0 +1,154 @@
+"""One workload in every local store: the same question gets the same answer."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from asynctrace.core.batch import Batch
+from asynctrace.core.exceptions import ExceptionInfo
+from asynctrace.core.level import Level
+from asynctrace.core.query import Query
+from asynctrace.core.record import Kind, Record, Status, Usage
+from asynctrace.core.summary import RunSummary
+from asynctrace.ports import Reader
+from asynctrace.sinks.file import FileReader, FileSink
+from asynctrace.sinks.jsonl import JsonLinesReader, JsonLinesSink
+from asynctrace.sinks.memory import MemoryReader, MemorySink
+from asynctrace.sinks.sqlite import SQLiteReader, SQLiteSink
+from asynctrace.testing import make_batch, make_context, make_record, make_run
+from asynctrace.testing.records import START_NS, STEP_NS
+
+T = TypeVar("T")
+STORES = ("memory", "directory", "lines", "sqlite")
+
+
+def workload() -> list[Batch]:
+    checkout = make_context("checkout-1", name="checkout", fields={"user_id": "u1", "region": "eu"})
+    child = make_context("child", parent_run_id="checkout-1", name="child")
+    retry = make_context("retried", attempt="attempt-2")
+    odd = make_context("../odd\n", name="odd", fields={"tags": ["a", 1], "nested": {"x": [None, 1.5, "é"]}})
+    error = ExceptionInfo("KeyError", "'x'", "Traceback\nKeyError: 'x'\n")
+    return [
+        make_run(context=checkout, logs=10),
+        Batch(
+            [
+                make_record(20, "load", context=checkout, kind=Kind.SPAN_START, span_id=7, parent_span_id=1,
+                task="t"), make_record(21, "Loaded ROWS", context=checkout, span_id=7, fields={"rows": 120,
+                "ok": True}), make_record(22, "slow", context=checkout, level=Level.WARNING, usage=Usage(1.5,
+                99.0)), make_record(23, "boom é", context=checkout, level=Level.ERROR, exception=error),
+                make_record(24, "dead", context=checkout, level=Level.CRITICAL, fields={"user_id": "u2"}),
+                make_record(25, "load", context=checkout, kind=Kind.SPAN_END, span_id=7, status=Status.ERROR,
+                duration_ms=5.0),
+            ]
+        ),
+        make_run(context=child, first=30, status=Status.CANCELLED),
+        make_run("retried", first=40, status=Status.ERROR),
+        make_run(context=retry, first=50, producer="00000000000000bb"),
+        make_run(context=odd, first=60, status=None),
+        make_batch(2, first=70, run_id="only-logs"),
+        Batch([make_record(80, "É upper", run_id="unicode", fields={"workflow_name": "checkout", "none":
+        None})]), Batch([make_record(n, "same moment", run_id="moment", time_ns=START_NS) for n in (93, 90,
+        92, 91)]),
+    ]  # fmt: skip
+
+
+QUERIES = {
+    "everything": Query(),
+    "level debug": Query(level=Level.DEBUG),
+    "level warning": Query(level=Level.WARNING),
+    "level error": Query(level=Level.ERROR),
+    "level between": Query(level=35),
+    "since": Query(since_ns=START_NS + 23 * STEP_NS),
+    "since, not whole": Query(since_ns=START_NS + 23 * STEP_NS + 1),
+    "until": Query(until_ns=START_NS + 23 * STEP_NS),
+    "between": Query(since_ns=START_NS + 21 * STEP_NS, until_ns=START_NS + 45 * STEP_NS),
+    "never": Query(since_ns=START_NS + 10**15),
+    "text": Query(text="rows"),
+    "text of all": Query(text=""),
+    "text with wildcards": Query(text="%"),
+    "text beyond ascii": Query(text="é"),
+    "name": Query(name="checkout"),
+    "no such name": Query(name="nobody"),
+    "column": Query(fields={"user_id": "u1"}),
+    "overridden column": Query(fields={"user_id": "u2"}),
+    "column as text": Query(fields={"tags": '["a",1]'}),
+    "bound field": Query(fields={"region": "eu"}),
+    "own field": Query(fields={"rows": 120}),
+    "own field of another type": Query(fields={"rows": "120"}),
+    "true is one": Query(fields={"ok": 1}),
+    "nested field": Query(fields={"nested": {"x": [None, 1.5, "é"]}}),
+    "field without a value": Query(fields={"none": None}),
+    "two fields": Query(fields={"region": "eu", "rows": 120}),
+    "all together": Query(level=Level.INFO, text="o", name="checkout", fields={"region": "eu"}),
+    "limit": Query(limit=2),
+    "no room": Query(limit=0),
+    "limit and text": Query(text="e", limit=3),
+}
+
+
+async def listed(items: AsyncIterator[T]) -> list[T]:
+    return [item async for item in items]
+
+
+@pytest.fixture(scope="module")
+def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
+    place = tmp_path_factory.mktemp("stores")
+    memory = MemorySink()
+    sinks: list[Any] = [
+        memory,
+        FileSink(place / "logs"),
+        JsonLinesSink(place / "traces.jsonl"),
+        SQLiteSink(place / "traces.db"),
+    ]
+
+    async def main() -> None:
+        for sink in sinks:
+            await sink.open()
+            for batch in workload():
+                await sink.write(batch)
+            await sink.aclose()
+
+    asyncio.run(main())
+    return dict(zip(STORES, _readers(place, memory), strict=True))
+
+
+def _readers(place: Path, memory: MemorySink) -> list[Reader]:
+    return [
+        MemoryReader(memory),
+        FileReader(place / "logs"),
+        JsonLinesReader(place / "traces.jsonl"),
+        SQLiteReader(place / "traces.db"),
+    ]
+
+
+async def answer(reader: Reader, query: Query) -> tuple[list[RunSummary], dict[str, list[dict[str, Any]]]]:
+    try:
+        runs = await listed(reader.runs(query))
+        everything = await listed(reader.runs(Query()))
+        found: dict[str, list[Record]] = {
+            run.run_id: await listed(reader.records(run.run_id, query)) for run in everything
+        }
+    finally:
+        await reader.aclose()
+    return runs, {run_id: [record.to_dict() for record in records] for run_id, records in found.items()}
+
+
+@pytest.mark.parametrize("store", STORES[1:])
+@pytest.mark.parametrize("name", QUERIES)
+def test_every_store_answers_as_memory_does(readers: dict[str, Reader], store: str, name: str) -> None:
+    query = QUERIES[name]
+    wanted_runs, wanted_records = asyncio.run(answer(readers["memory"], query))
+    runs, records = asyncio.run(answer(readers[store], query))
+    assert runs == wanted_runs
+    assert records == wanted_records
+
+
+def test_the_questions_tell_something(readers: dict[str, Reader]) -> None:
+    answers = {name: asyncio.run(answer(readers["memory"], query)) for name, query in QUERIES.items()}
+    assert len(answers["everything"][0]) == 7
+    assert sum(len(found) for found in answers["everything"][1].values()) == sum(map(len, workload()))
+    empty = {name for name, (runs, _) in answers.items() if not runs}
+    assert empty == {"never", "text with wildcards", "no such name", "own field of another type", "no room"}
