@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from itertools import islice
 from typing import ParamSpec, TypeVar
@@ -10,6 +11,7 @@ from typing import ParamSpec, TypeVar
 from asynctrace.core.batch import Mark
 from asynctrace.core.decoding import MARK_KIND, RecordDecoder, mark_of
 from asynctrace.core.record import Record
+from asynctrace.core.summary import RunSummary
 from asynctrace.errors import StoreError
 from asynctrace.sinks._worker import Worker
 
@@ -21,6 +23,7 @@ _TAIL = 4096  # bytes that hold the last line of most files
 _PULLED = 250  # items a thread hop
 _TOLD_PROBLEMS = 10  # of one file; a file of garbage must not fill a listing
 _RECORD_START = b'{"seq":'
+_ESCAPED = frozenset('"\\/')  # JSON may write them in two ways
 _MARK_START = b'{"kind":"%b"' % MARK_KIND.encode()
 
 
@@ -43,9 +46,24 @@ class Lines:
         """The records; what cannot be read becomes a problem."""
         return (record for _, record in self.raw() if record is not None)
 
+    def records_of(self, run_id: str) -> Iterator[Record]:
+        """The records of one run; looks for no problems elsewhere."""
+        # Decoding a line costs a hundred times as much as seeing that the id is not in it.
+        part = (
+            run_id.encode() if run_id.isascii() and run_id.isprintable() and not _ESCAPED & {*run_id} else b""
+        )
+        for line in self._lines():
+            if part in line:
+                for _, record in self._read((line,)):
+                    if record is not None and record.run_id == run_id:
+                        yield record
+
     def raw(self) -> Iterator[tuple[bytes, Record | None]]:
         """Each line without its end, with its record; None for marks and for what cannot be read."""
-        for number, line in enumerate(self._lines(), 1):
+        yield from self._read(self._lines())
+
+    def _read(self, lines: Iterable[bytes]) -> Iterator[tuple[bytes, Record | None]]:
+        for number, line in enumerate(lines, 1):
             if not line or line.startswith(_MARK_START):
                 yield line, None
                 continue
@@ -122,7 +140,7 @@ class Lines:
             self._more_problems += 1
 
 
-class LineReader:
+class LineReader(ABC):
     """What the readers of lines have in common: blocking work on a thread of their own.
 
     Args:
@@ -131,6 +149,14 @@ class LineReader:
 
     def __init__(self, name: str) -> None:
         self._worker = Worker(f"asynctrace {name}")
+
+    async def find(self, run_id: str) -> RunSummary | None:
+        """The one run, or None when the store does not hold it.
+
+        Raises:
+            StoreError: the store is not there or cannot be read.
+        """
+        return await self._worker.run(self._find, run_id)
 
     async def prune(self, older_than_ns: int) -> int:
         """Remove runs whose newest record is older than the stamp; marks tell what went.
@@ -153,8 +179,13 @@ class LineReader:
         """End the reader's thread; a second call does nothing."""
         self._worker.shutdown()
 
+    @abstractmethod
+    def _find(self, run_id: str) -> RunSummary | None:
+        """On the thread: what ``find`` answers."""
+
+    @abstractmethod
     def _prune(self, older_than_ns: int) -> int:
-        raise NotImplementedError
+        """On the thread: what ``prune`` does."""
 
     async def _pull(
         self, make: Callable[P, Iterator[T]], /, *args: P.args, **kwargs: P.kwargs

@@ -181,6 +181,11 @@ class FileReader(LineReader):
             (record for part in lines for record in part.records() if record.run_id == run_id), query
         )
 
+    def _find(self, run_id: str) -> RunSummary | None:
+        self._check()
+        found = self._scan(folder_of(run_id), EVERYTHING, RecordDecoder())
+        return found if found is not None and found.run_id == run_id else None
+
     def _marks(self) -> Iterator[Mark]:
         self._check()
         yield from Lines(os.path.join(self._path, MARKS)).marks()

@@ -104,7 +104,14 @@ class JsonLinesReader(LineReader):
         yield from newest_first((scan.summary(problems) for scan in scans.values() if scan.admitted), query)
 
     def _records(self, run_id: str, query: Query) -> Iterator[Record]:
-        yield from in_order((record for record in self._lines().records() if record.run_id == run_id), query)
+        yield from in_order(self._lines().records_of(run_id), query)
+
+    def _find(self, run_id: str) -> RunSummary | None:
+        lines, scan = self._lines(), RunScan(EVERYTHING)
+        for record in lines.records():
+            if record.run_id == run_id:
+                scan.add(record)
+        return scan.summary(lines.problems()) if scan.admitted else None
 
     def _marks(self) -> Iterator[Mark]:
         yield from self._lines().marks()

@@ -144,6 +144,14 @@ class MemoryReader:
         for record in in_order((record for record in self._sink.records if record.run_id == run_id), query):
             yield record
 
+    async def find(self, run_id: str) -> RunSummary | None:
+        """The one run, or None when it is not there."""
+        scan = RunScan(EVERYTHING)
+        for record in self._sink.records:
+            if record.run_id == run_id:
+                scan.add(record)
+        return scan.summary(()) if scan.admitted else None
+
     async def marks(self) -> AsyncIterator[Mark]:
         """The newest marks, oldest first."""
         for mark in self._sink.marks:
