@@ -644,7 +644,10 @@ def test_an_interrupt_while_a_value_is_read_comes_back_too() -> None:
 
     payload, came = codec.pack_any({"at": dt.datetime(2024, 1, 1, tzinfo=Zone()), "then": 1})
     assert type(came) is KeyboardInterrupt
-    assert codec.canonical(payload) == {"at": "<datetime object; reading it raised KeyboardInterrupt>", "then": 1}
+    assert codec.canonical(payload) == {
+        "at": "<datetime object; reading it raised KeyboardInterrupt>",
+        "then": 1,
+    }
 
 
 def test_text_of_lets_an_interrupt_through_and_text_of_any_hands_it_back() -> None:
