@@ -1,0 +1,1 @@
+"""asynctrace beside its anchors, as ratios inside one run: ``python -m benchmarks``."""

@@ -1,0 +1,226 @@
+"""P10, P11: the SQLite sink beside ``executemany`` of the same rows, alone and beside a busy loop.
+
+Records are made by asynctrace itself: 200 traces in turn, with a call site, a usage sample and three fields.
+The sink is given them as the lane would, in batches; the anchor gets the same rows as finished tuples.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from asynctrace import Batch, LocalSink, Record, Trace
+from asynctrace.sinks.sqlite import SQLiteSink
+from benchmarks import stores
+from benchmarks.figures import Figure, Group
+from benchmarks.harness import Job, Values, check
+
+_RUNS = 200
+_ANCHOR_ROWS = 1_000  # a transaction
+_LONG, _SHORT = 1_024, 250  # records in a write: what LaneOptions gives a long and a short backlog
+_OURS, _THEIRS = "ours.db", "theirs.db"
+
+
+class _Keeper(LocalSink):
+    """Keeps the finished records, to be used as the input of a sink."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    async def open(self) -> None:
+        """Nothing to open."""
+
+    async def write(self, batch: Batch) -> None:
+        """Keep the log records."""
+        self.write_now(batch)
+
+    def write_now(self, batch: Batch) -> None:
+        """Keep the log records."""
+        self.records += [record for record in batch if record.kind == 0]
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+async def _open_traces(sink: str | LocalSink) -> list[Trace]:
+    traces = [Trace(f"run-{run:08d}", sinks=[sink]) for run in range(_RUNS)]
+    for trace in traces:
+        await asyncio.create_task(trace.__aenter__())  # in a context of its own: no child of the one before
+    return traces
+
+
+async def _records(count: int) -> list[Record]:
+    keeper = _Keeper()
+    traces = await _open_traces(keeper)
+    for n in range(count):
+        traces[n % _RUNS].info("order placed", order_id=n, user="u1", ms=1.5)
+    for trace in traces:
+        await trace.aclose(60.0)
+    check("made", len(keeper.records), count)
+    return keeper.records
+
+
+# -- P10: nothing else runs ----------------------------------------------------------------------------------
+
+
+async def sink(records: int, batch: int, name: str) -> Values:
+    """Microseconds a record through the sink, rows made of records included."""
+    batches = _cut(await _records(records), batch)
+    ours = SQLiteSink(_OURS)
+    await ours.open()
+    began, cpu = time.perf_counter_ns(), time.process_time_ns()
+    for part in batches:
+        await ours.write(part)
+    spent, took = time.process_time_ns() - cpu, time.perf_counter_ns() - began
+    await ours.aclose()
+    check("SQLite sink", stores.stored(_OURS), records)
+    return {name: spent / records / 1000, f"{name}, wall": took / records / 1000}
+
+
+async def executemany(records: int) -> Values:
+    """Microseconds a row that is ready as a tuple."""
+    rows = [stores.row_of(record) for record in await _records(records)]
+    connection = stores.open_table(_THEIRS)
+    began, cpu = time.perf_counter_ns(), time.process_time_ns()
+    for start in range(0, records, _ANCHOR_ROWS):
+        stores.insert(connection, rows[start : start + _ANCHOR_ROWS])
+    spent, took = time.process_time_ns() - cpu, time.perf_counter_ns() - began
+    connection.close()
+    check("executemany", stores.stored(_THEIRS), records)
+    return {"executemany": spent / records / 1000, "executemany, wall": took / records / 1000}
+
+
+async def end_to_end(records: int) -> Values:
+    """Microseconds a record from ``trace.info`` to the closed file, at the defaults."""
+    traces = await _open_traces(f"sqlite:./{_OURS}")
+    began, cpu = time.perf_counter_ns(), time.process_time_ns()
+    for n in range(records):
+        traces[n % _RUNS].info("order placed", order_id=n, user="u1", ms=1.5)
+    for trace in traces:
+        await trace.aclose(60.0)
+    spent, took = time.process_time_ns() - cpu, time.perf_counter_ns() - began
+    check("SQLite end to end", stores.stored(_OURS), records)
+    return {"end to end": spent / records / 1000, "end to end, wall": took / records / 1000}
+
+
+def _cut(records: Sequence[Record], size: int) -> list[Batch]:
+    return [Batch(records[start : start + size]) for start in range(0, len(records), size)]
+
+
+# -- P11: beside a loop that has other things to do ----------------------------------------------------------
+
+
+class BusyLoop:
+    """A task that works in steps of some milliseconds of CPU; in between it leaves the loop idle, or not.
+
+    Args:
+        step: seconds of the loop's CPU in one step.
+        idle: seconds that the loop then has nothing to do; 0 for a loop that is 100 % busy.
+    """
+
+    def __init__(self, step: float, idle: float) -> None:
+        self._step_ns = int(step * 1e9)
+        self._idle = idle
+
+    async def __aenter__(self) -> BusyLoop:
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            end = time.thread_time_ns() + self._step_ns
+            while time.thread_time_ns() < end:
+                for _ in range(100):
+                    pass
+            await asyncio.sleep(self._idle)
+
+
+_LOOPS = {"100 % busy": BusyLoop(0.001, 0.0), "80 % busy": BusyLoop(0.004, 0.001)}
+
+
+async def sink_beside(load: str, records: int) -> Values:
+    """Rows a second by the wall clock through the sink, whose encoding shares the busy loop."""
+    batches = _cut(await _records(records), _LONG)
+    ours = SQLiteSink(_OURS)
+    await ours.open()
+    async with _LOOPS[load]:
+        began = time.perf_counter()
+        for part in batches:
+            await ours.write(part)
+        rate = records / (time.perf_counter() - began)
+    await ours.aclose()
+    check("SQLite sink", stores.stored(_OURS), records)
+    return {f"sink, {load}": rate}
+
+
+async def executemany_beside(load: str | None, records: int) -> Values:
+    """Rows a second by the wall clock through ``executemany`` in a thread."""
+    rows = [stores.row_of(record) for record in await _records(records)]
+    connection = stores.open_table(_THEIRS)
+
+    async def insert_all() -> float:
+        began = time.perf_counter()
+        for start in range(0, records, _ANCHOR_ROWS):
+            await asyncio.to_thread(stores.insert, connection, rows[start : start + _ANCHOR_ROWS])
+        return records / (time.perf_counter() - began)
+
+    if load is None:
+        rate = await insert_all()
+    else:
+        async with _LOOPS[load]:
+            rate = await insert_all()
+    connection.close()
+    check("executemany", stores.stored(_THEIRS), records)
+    return {f"executemany, {load or 'idle'}": rate}
+
+
+QUIET = Group(
+    figures=(
+        Figure("P10", "SQLite sink ÷ executemany/1000, by CPU", "executemany", "sink", 1.4),
+        Figure("P10", "SQLite sink ÷ executemany/1000, by the wall clock", "executemany, wall", "sink, wall"),
+        Figure("P10", "with 250 records a write ÷ executemany, by CPU", "executemany", "sink of 250"),
+        Figure(
+            "P10", "from trace.info to the closed file ÷ executemany, by CPU", "executemany", "end to end"
+        ),
+    ),
+    jobs=(
+        Job("sqlite:executemany", {"records": 100_000}, {"records": 50_000}),
+        Job("sqlite:sink", {"records": 100_000, "batch": _LONG, "name": "sink"}, {"records": 50_000}),
+        Job("sqlite:sink", {"records": 100_000, "batch": _SHORT, "name": "sink of 250"}, {"records": 50_000}),
+        Job("sqlite:end_to_end", {"records": 100_000}, {"records": 50_000}),
+    ),
+    rounds=(5, 2),
+    unit="µs a record",
+)
+BUSY = Group(
+    figures=(
+        Figure(
+            "P11",
+            "SQLite beside a loop 100 % busy ÷ executemany there",
+            "sink, 100 % busy",
+            "executemany, 100 % busy",
+            150.0,
+        ),
+        Figure(
+            "P11",
+            "SQLite beside a loop 80 % busy ÷ executemany, loop idle",
+            "sink, 80 % busy",
+            "executemany, idle",
+            0.8,
+        ),
+    ),
+    jobs=(
+        Job("sqlite:sink_beside", {"load": "100 % busy", "records": 40 * _LONG}, {"records": 20 * _LONG}),
+        Job("sqlite:executemany_beside", {"load": "100 % busy", "records": 600}, {"records": 400}),
+        Job("sqlite:sink_beside", {"load": "80 % busy", "records": 80 * _LONG}, {"records": 40 * _LONG}),
+        Job("sqlite:executemany_beside", {"load": None, "records": 80_000}, {"records": 40_000}),
+    ),
+    rounds=(3, 2),
+    unit="rows a second",
+)
+GROUPS = (QUIET, BUSY)
