@@ -152,3 +152,17 @@ def test_the_questions_tell_something(readers: dict[str, Reader]) -> None:
     assert sum(len(found) for found in answers["everything"][1].values()) == sum(map(len, workload()))
     empty = {name for name, (runs, _) in answers.items() if not runs}
     assert empty == {"never", "text with wildcards", "no such name", "own field of another type", "no room"}
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_every_run_is_found_by_its_id(readers: dict[str, Reader], store: str) -> None:
+    async def main() -> None:
+        reader = readers[store]
+        for run in await listed(reader.runs(Query())):
+            assert await reader.find(run.run_id) == run
+        for nobody in ("", "checkout", "checkout-", "../odd", "\x00"):
+            assert await reader.find(nobody) is None
+            assert await listed(reader.records(nobody, Query())) == []
+        await reader.aclose()
+
+    asyncio.run(main())
