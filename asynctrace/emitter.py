@@ -7,7 +7,8 @@ the C encoder refuses, no room) leaves it for :meth:`Emitter._emit`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import cache
 from threading import get_ident
 from time import time_ns
 from types import FrameType
@@ -23,7 +24,6 @@ from asynctrace.core.run import RunContext
 from asynctrace.pipeline.intake import DONE, Intake
 
 _getframe = sys._getframe
-_span_here = current_span.get
 
 Awaited = Coroutine[Any, Any, None]
 
@@ -37,15 +37,15 @@ def _recorder(level: Level) -> Any:
             return self._emit(number, message, args, fields, _getframe(1))
         try:
             payload = pack(fields) if fields else None
-        except Exception:  # NaN-proof, cycle-proof, user-proof: the long way round takes every value
-            return self._emit(number, message, args, fields, _getframe(1))
+        except BaseException as error:  # the long way round takes every value; an interrupt goes on afterwards
+            return self._emit(number, message, args, fields, _getframe(1), interrupt=error)
         frame = _getframe(1)
         intake.append(
             RawRecord(
                 time_ns(),
                 number,
                 self._context,
-                self._span or _span_here(),
+                self._here(),
                 message,
                 payload,
                 frame.f_code,
@@ -70,15 +70,15 @@ def _awaitable_recorder(level: Level) -> Any:
             return self._aemit(number, message, args, fields, _getframe(1))
         try:
             payload = pack(fields) if fields else None
-        except Exception:
-            return self._aemit(number, message, args, fields, _getframe(1))
+        except BaseException as error:
+            return self._aemit(number, message, args, fields, _getframe(1), interrupt=error)
         frame = _getframe(1)
         intake.append(
             RawRecord(
                 time_ns(),
                 number,
                 self._context,
-                self._span or _span_here(),
+                self._here(),
                 message,
                 payload,
                 frame.f_code,
@@ -102,9 +102,12 @@ class Emitter:
     them waits only while the Intake is full.
     """
 
+    __slots__ = ()
+
     _intake: Intake
     _context: RunContext
-    _span: SpanContext | None
+    _here: Callable[[], SpanContext | None] = current_span.get
+    """The span that a record belongs to. A built-in is not bound to the instance: calling it costs no Python frame."""
 
     if TYPE_CHECKING:
 
@@ -192,20 +195,29 @@ class Emitter:
         frame: FrameType | None,
         *,
         patient: bool = False,
+        interrupt: BaseException | None = None,
     ) -> None:
         """Take any message, arguments and fields; re-raise only an interrupt that arrived in user code."""
         self._begin()
         caught = _catch(fields.pop("exc_info", None))
-        text, interrupt = _text(message, args)
-        payload, late = _payload(fields)
+        text, in_message = _text(message, args)
+        payload, in_fields = _payload(fields)
         self._put(level, text, payload if caught is None else Detail(payload, caught), frame, patient=patient)
-        if (interrupt := interrupt or late) is not None:
-            raise interrupt
+        for raised in (interrupt, in_message, in_fields):
+            if raised is not None and not isinstance(raised, Exception):
+                raise raised
 
     def _aemit(
-        self, level: int, message: object, args: tuple[object, ...], fields: dict[str, Any], frame: FrameType | None
+        self,
+        level: int,
+        message: object,
+        args: tuple[object, ...],
+        fields: dict[str, Any],
+        frame: FrameType | None,
+        *,
+        interrupt: BaseException | None = None,
     ) -> Awaited:
-        self._emit(level, message, args, fields, frame, patient=True)
+        self._emit(level, message, args, fields, frame, patient=True, interrupt=interrupt)
         return self._intake.room() if self._intake.full else DONE
 
     def _put(
@@ -219,7 +231,7 @@ class Emitter:
         patient: bool = False,
     ) -> None:
         code, lasti = (frame.f_code, frame.f_lasti) if frame is not None else (None, 0)
-        span = self._span or _span_here()
+        span = self._here()
         raw = RawRecord(
             time_ns(), level, self._context, span, message, fields, code, lasti, get_ident(), kind.value
         )
@@ -235,15 +247,10 @@ class Emitter:
 
     def _set_threshold(self, threshold: int) -> None:
         """Make the methods below the threshold do nothing, as cheaply as can be."""
+        for name in _METHODS:
+            self.__dict__.pop(name, None)
+        self.__dict__.update(_silenced(threshold))
         self._threshold = threshold
-        own = self.__dict__
-        for level in Level:
-            name = level.label
-            if level < threshold:
-                own[name], own["a" + name] = _nothing, _nothing_awaitable
-            else:
-                own.pop(name, None)
-                own.pop("a" + name, None)
 
 
 def _nothing(message: object, /, *args: object, **fields: object) -> None:
@@ -252,6 +259,16 @@ def _nothing(message: object, /, *args: object, **fields: object) -> None:
 
 def _nothing_awaitable(message: object, /, *args: object, **fields: object) -> Awaited:
     return DONE
+
+
+_METHODS = [method for level in Level for method in (level.label, f"a{level.label}")]
+
+
+@cache
+def _silenced(threshold: int) -> dict[str, Any]:
+    """The methods below the threshold, as instance attributes that do nothing."""
+    silent = [level.label for level in Level if level < threshold]
+    return {**dict.fromkeys(silent, _nothing), **{f"a{name}": _nothing_awaitable for name in silent}}
 
 
 def _level_of(level: object, fields: dict[str, Any]) -> int:
@@ -265,15 +282,15 @@ def _level_of(level: object, fields: dict[str, Any]) -> int:
 def _text(message: object, args: tuple[object, ...]) -> tuple[str, BaseException | None]:
     text, interrupt = codec.text_of_any(message)
     if args:
-        values = args[0] if len(args) == 1 and isinstance(args[0], dict) and args[0] else args
         try:
-            text = text % values
+            # As logging has it: a single mapping serves %(name)s.
+            mapping = len(args) == 1 and issubclass(type(args[0]), dict) and args[0]
+            text = codec.clean_text(text % (mapping or args))
         except Exception:  # a bad format: both halves are kept
             shown, late = codec.text_of_any(args)
             return f"{text} {shown}", interrupt or late
         except BaseException as error:
             return text, error
-        text = codec.clean_text(text)
     return text, interrupt
 
 
@@ -282,19 +299,19 @@ def _payload(fields: dict[str, Any]) -> tuple[bytes | None, BaseException | None
         return None, None
     try:
         return pack(fields), None
-    except Exception:
-        return codec.pack_any(fields)
+    except BaseException as error:
+        payload, interrupt = codec.pack_any(fields)
+        return payload, interrupt or error
 
 
 def _catch(exc_info: object) -> Caught | None:
+    """What ``logging`` takes: an exception, a triple, or a true value for the one being handled."""
+    kind = type(exc_info)  # a value may lie about its class, or raise when asked
     if exc_info is None or exc_info is False:
         return None
-    if isinstance(exc_info, BaseException):
-        return catch(exc_info)
-    if isinstance(exc_info, tuple) and len(exc_info) == 3:
-        error = exc_info[1]
-    else:
+    error = exc_info
+    if issubclass(kind, tuple):
+        error = exc_info[1] if len(exc_info) > 1 else None  # type: ignore[arg-type, index]
+    elif not issubclass(kind, BaseException):
         error = sys.exc_info()[1]
-    return catch(error) if isinstance(error, BaseException) else None
-
-
+    return catch(error) if issubclass(type(error), BaseException) else None  # type: ignore[arg-type]

@@ -10,20 +10,25 @@ from time import perf_counter_ns, time_ns
 from types import CodeType, FrameType, TracebackType
 from typing import Any
 
-from asynctrace.core import codec
+from asynctrace.core import codec, ids
 from asynctrace.core.codec import pack
 from asynctrace.core.context import SpanContext, current_span
 from asynctrace.core.exceptions import catch
-from asynctrace.core.ids import new_span_id
 from asynctrace.core.level import Level
-from asynctrace.core.record import Detail, Kind, RawRecord, Status
+from asynctrace.core.record import Kind, RawRecord
 from asynctrace.core.run import Run, RunContext
+from asynctrace.core.status import Status
 from asynctrace.emitter import Emitter
 from asynctrace.pipeline.intake import Intake
 
 _getframe = sys._getframe
 _SPAN_START, _SPAN_END = Kind.SPAN_START.value, Kind.SPAN_END.value
 _INFO, _ERROR = int(Level.INFO), int(Level.ERROR)
+_OK = Status.OK
+_get_current, _set_current = current_span.get, current_span.set
+_running_loop = asyncio._get_running_loop
+# Until 3.12 ``current_task`` is a Python function around this dict, and costs three times as much.
+_task_of = asyncio.current_task if sys.version_info >= (3, 12) else asyncio.tasks._current_tasks.get
 
 
 class Span(SpanContext, Emitter):
@@ -34,25 +39,25 @@ class Span(SpanContext, Emitter):
     Leaving never raises, also when it happens in another context.
     """
 
-    definition: CodeType | None = None
+    __slots__ = ("_context", "_fields", "_intake", "_started", "_token", "definition")
+
+    definition: CodeType | None
     """For ``@traced``: the function that the span is about; its first line stands for the call site."""
 
-    def __init__(
-        self, intake: Intake, context: RunContext, threshold: int, name: str, fields: dict[str, Any]
-    ) -> None:
-        # SpanContext's four, set here: a call of super().__init__ costs as much as all of them.
+    def __init__(self, intake: Intake, context: RunContext, name: str, fields: dict[str, Any]) -> None:
+        # SpanContext's own are set here: a call of super().__init__ costs as much as all of them.
         self.run: Run = context.run
         self.name = name
-        self.span_id = new_span_id()
+        self.span_id = ids.new_span_id()
         self.parent: SpanContext | None = None
+        self.definition = None
         self._intake = intake
         self._context = context
-        self._span = self
         self._fields = fields
         self._token: Token[SpanContext | None] | None = None
-        self._started = 0
-        if threshold:
-            self._set_threshold(threshold)
+
+    def _here(self) -> SpanContext:  # type: ignore[override]  # the trace's is a built-in
+        return self
 
     def __repr__(self) -> str:
         return f"<Span {self.name!r} {self.span_id:016x} of run {self.run.run_id!r}>"
@@ -69,7 +74,7 @@ class Span(SpanContext, Emitter):
 
     def span(self, name: object, /, **fields: Any) -> Span:
         """A span inside this one, wherever it is entered."""
-        inner = Span(self._intake, self._context, self._threshold, codec.text_of(name), fields)
+        inner = new_span(self, name, fields)
         inner.parent = self
         return inner
 
@@ -77,13 +82,13 @@ class Span(SpanContext, Emitter):
 
     def __enter__(self) -> Span:
         self.start(_getframe(1))
-        self._token = current_span.set(self)
+        self._token = _set_current(self)
         return self
 
     async def __aenter__(self) -> Span:
         # The frame behind a coroutine's own is that of whoever awaits it.
         self.start(_getframe(1))
-        self._token = current_span.set(self)
+        self._token = _set_current(self)
         return self
 
     def start(self, frame: FrameType | None = None) -> None:
@@ -93,34 +98,34 @@ class Span(SpanContext, Emitter):
             frame: whose call site the record carries; by default the caller's.
         """
         if self.parent is None:
-            self.parent = current_span.get()
-        self._record(_SPAN_START, _INFO, Detail(self._payload(), task=_task_name()), frame or _getframe(1))
-        self._started = perf_counter_ns()
-
-    def _payload(self) -> bytes | None:
-        if not self._fields:
-            return None
+            self.parent = _get_current()
+        loop = _running_loop()
+        self.task = None if loop is None else _task_of(loop)
+        fields = self._fields
+        interrupt = None
         try:
-            return pack(self._fields)
-        except Exception:
-            payload, interrupt = codec.pack_any(self._fields)
-            if interrupt is not None:
-                raise interrupt from None
-            return payload
+            payload = pack(fields) if fields else None
+        except BaseException as error:
+            payload, interrupt = codec.pack_any(fields)
+            interrupt = interrupt or error
+        self._record(_SPAN_START, _INFO, payload, frame or _getframe(1))
+        self._started = perf_counter_ns()
+        if interrupt is not None and not isinstance(interrupt, Exception):
+            raise interrupt
 
     # -- leaving ---------------------------------------------------------------------------------------------
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._step_out()
         self.end(error, _getframe(1))
+        self._step_out()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._step_out()
         self.end(error, _getframe(1))
+        self._step_out()
 
     def _step_out(self) -> None:
         token, self._token = self._token, None
@@ -138,29 +143,42 @@ class Span(SpanContext, Emitter):
             error: the exception that ended the span, if one did.
             frame: whose call site the record carries; by default the caller's.
         """
-        duration = perf_counter_ns() - self._started
+        self.duration_ns = perf_counter_ns() - self._started
+        level = _INFO
         if error is None:
-            detail, level = Detail(None, None, duration, Status.OK), _INFO
+            self.status, self.caught = _OK, None
         else:
-            status = status_of(error)
-            failed = status is Status.ERROR
-            detail = Detail(None, catch(error) if failed else None, duration, status)
+            self.status = status_of(error)
+            failed = self.status is Status.ERROR
+            self.caught = catch(error) if failed else None
             level = _ERROR if failed else _INFO
-        self._record(_SPAN_END, level, detail, frame or _getframe(1))
+        self._record(_SPAN_END, level, None, frame or _getframe(1))
 
-    def _record(self, kind: int, level: int, detail: Detail, frame: FrameType | None) -> None:
+    def _record(self, kind: int, level: int, payload: bytes | None, frame: FrameType) -> None:
+        definition = self.definition
+        code, lasti = (frame.f_code, frame.f_lasti) if definition is None else (definition, 0)
         intake = self._intake
-        if self.definition is not None:
-            code, lasti = self.definition, 0
-        else:
-            code, lasti = (frame.f_code, frame.f_lasti) if frame is not None else (None, 0)
         intake.append(
             RawRecord(
-                time_ns(), level, self._context, self, self.name, detail, code, lasti, get_ident(), kind
+                time_ns(), level, self._context, self, self.name, payload, code, lasti, get_ident(), kind
             )
         )
         if not intake.pending:
             intake.wake()
+
+
+class QuietSpan(Span):
+    """A span below whose threshold recording does nothing; only it needs room for methods of its own."""
+
+
+def new_span(handle: Emitter, name: object, fields: dict[str, Any]) -> Span:
+    """A span with the handle's run, fields and threshold."""
+    text = name if type(name) is str else codec.text_of(name)
+    if not handle._threshold:
+        return Span(handle._intake, handle._context, text, fields)
+    span = QuietSpan(handle._intake, handle._context, text, fields)
+    span._set_threshold(handle._threshold)
+    return span
 
 
 def status_of(error: BaseException | None) -> Status:
@@ -173,10 +191,3 @@ def status_of(error: BaseException | None) -> Status:
         return Status.OK
     return Status.ERROR
 
-
-def _task_name() -> str | None:
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:  # no event loop runs in this thread
-        return None
-    return task.get_name() if task is not None else None

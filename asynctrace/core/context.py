@@ -5,7 +5,9 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
+from asynctrace.core.exceptions import Caught
 from asynctrace.core.run import Run
+from asynctrace.core.status import Status
 
 
 class SpanContext:
@@ -16,9 +18,20 @@ class SpanContext:
         name: what people call the span.
         span_id: W3C span id, 64 bits.
         parent: the enclosing span of the same run, or None at the top.
+
+    Attributes:
+        task: the asyncio task that entered it, until its start has been recorded.
+        duration_ns: how long it lasted, once it has ended.
+        status: how it ended, once it has.
+        caught: the exception that ended it, if one did.
     """
 
-    __slots__ = ("name", "parent", "run", "span_id")
+    __slots__ = ("caught", "duration_ns", "name", "parent", "run", "span_id", "status", "task")
+
+    task: Any
+    duration_ns: int
+    status: Status
+    caught: Caught | None
 
     def __init__(self, run: Run, name: str, span_id: int, parent: SpanContext | None) -> None:
         self.run = run

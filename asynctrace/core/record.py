@@ -14,6 +14,7 @@ from asynctrace.core.exceptions import Caught, ExceptionInfo
 from asynctrace.core.level import LABELS, Level
 from asynctrace.core.run import COLUMN_FIELDS, RunContext, split_fields
 from asynctrace.core.site import Site
+from asynctrace.core.status import Status as Status
 
 
 class Kind(IntEnum):
@@ -24,20 +25,6 @@ class Kind(IntEnum):
     SPAN_END = 2
     RUN_START = 3
     RUN_END = 4
-
-    @property
-    def label(self) -> str:
-        return self.name.lower()
-
-
-class Status(IntEnum):
-    """How a span or a run ended, or that it has not."""
-
-    RUNNING = 0
-    OK = 1
-    ERROR = 2
-    CANCELLED = 3
-    INTERRUPTED = 4
 
     @property
     def label(self) -> str:

@@ -72,6 +72,8 @@ class Finisher:
             )
             if type(detail) is Detail:
                 _add_detail(record, detail)
+            elif raw.kind:
+                _add_span(record, span)
             records.append(record)
             seq += 1
         self.next_seq = seq
@@ -128,3 +130,16 @@ def _add_detail(record: Record, detail: Detail) -> None:
         record.duration_ms = detail.duration_ns / 1_000_000
     if detail.exception is not None:
         record.exception = tell(detail.exception)
+
+
+def _add_span(record: Record, span: SpanContext | None) -> None:
+    if span is None:
+        return
+    if record.kind is Kind.SPAN_START:
+        task, span.task = span.task, None
+        record.task = codec.text_of(task.get_name()) if task is not None else None
+        return
+    record.duration_ms = span.duration_ns / 1_000_000
+    record.status = span.status
+    if span.caught is not None:
+        record.exception = tell(span.caught)

@@ -1,0 +1,19 @@
+"""How a span or a run ended."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Status(IntEnum):
+    """How a span or a run ended, or that it has not."""
+
+    RUNNING = 0
+    OK = 1
+    ERROR = 2
+    CANCELLED = 3
+    INTERRUPTED = 4
+
+    @property
+    def label(self) -> str:
+        return self.name.lower()
