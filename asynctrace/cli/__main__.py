@@ -1,0 +1,10 @@
+"""``python -m asynctrace.cli``: the command."""
+
+from __future__ import annotations
+
+import sys
+
+from asynctrace.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

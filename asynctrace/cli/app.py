@@ -1,0 +1,25 @@
+"""The application: which commands there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from asynctrace.cli.demo import demo
+from asynctrace.cli.options import make_app, run_app
+from asynctrace.cli.runs import runs
+from asynctrace.cli.show import show
+from asynctrace.cli.stats import stats
+from asynctrace.cli.tail import tail
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "runs": runs,
+    "show": show,
+    "tail": tail,
+    "stats": stats,
+}
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    return run_app(make_app(COMMANDS), arguments)

@@ -1,0 +1,61 @@
+"""Which run a word on the command line means."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import asynctrace
+from asynctrace.errors import ConfigurationError, TraceNotFoundError
+
+if TYPE_CHECKING:
+    from asynctrace import Reader, RunSummary
+
+LATEST = "latest"
+_NAMED = 5  # candidates that an error lists
+
+
+async def find_run(reader: Reader, wanted: str, store: str | None = None) -> RunSummary:
+    """The run of that id; of the only id that begins or ends so; or the newest, for ``latest``.
+
+    The newest is the one that was started last, or the run of this store that it is a child of.
+
+    Args:
+        reader: the store.
+        wanted: the word.
+        store: the URL of the store, for the error.
+
+    Raises:
+        TraceNotFoundError: there is none.
+        ConfigurationError: there are several.
+        StoreError: the store cannot be read.
+    """
+    exact = await reader.find(wanted)
+    if exact is not None:
+        return exact
+    if wanted == LATEST:
+        async for summary in reader.runs(asynctrace.Query(limit=1)):
+            return await _outermost(reader, summary)
+        raise TraceNotFoundError(wanted, store or repr(reader))
+    fitting = [
+        summary
+        async for summary in reader.runs(asynctrace.Query())
+        if wanted and (summary.run_id.startswith(wanted) or summary.run_id.endswith(wanted))
+    ]
+    if not fitting:
+        raise TraceNotFoundError(wanted, store or repr(reader))
+    if len(fitting) > 1:
+        named = ", ".join(summary.run_id for summary in fitting[:_NAMED])
+        more = ", …" if len(fitting) > _NAMED else ""
+        raise ConfigurationError("RUN", wanted, f"more of the id, for {len(fitting)} runs fit: {named}{more}")
+    return fitting[0]
+
+
+async def _outermost(reader: Reader, summary: RunSummary) -> RunSummary:
+    passed = {summary.run_id}
+    while summary.parent_run_id is not None and summary.parent_run_id not in passed:
+        parent = await reader.find(summary.parent_run_id)
+        if parent is None:  # it is recorded elsewhere, or is no run at all
+            break
+        summary = parent
+        passed.add(summary.run_id)
+    return summary
