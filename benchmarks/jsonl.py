@@ -315,8 +315,8 @@ def _eliot(records: int, paths: Paths) -> None:
 
     output = _EliotFiles(paths)
     eliot.add_destinations(output)
-    constants = [constants(number) for number in range(len(paths))]
-    runs = len(constants)
+    own = [constants(number) for number in range(len(paths))]
+    runs = len(own)
     with eliot.start_action(action_type="checkout"):
         for n in range(records):
             eliot.log_message(
@@ -328,7 +328,7 @@ def _eliot(records: int, paths: Paths) -> None:
                 filename=__file__,
                 lineno=sys._getframe().f_lineno,
                 thread=get_ident(),
-                **constants[n % runs],
+                **own[n % runs],
             )
     output.close()
 

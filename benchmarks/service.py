@@ -73,10 +73,10 @@ class Load:
         self._lags: list[float] = []
 
     async def run(self) -> dict[str, float]:
-        """Milliseconds: the 99th percentiles of the requests' latency and of the loop's lag."""
+        """Milliseconds: 99th percentiles of the requests' latency and of the loop's lag, CPU of a request."""
         probe = asyncio.create_task(self._probe())
         tasks: set[asyncio.Task[None]] = set()
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         for number in range(self._requests):
             due = began + number / _RATE
             if (early := due - time.perf_counter()) > 0:
@@ -88,7 +88,11 @@ class Load:
             await asyncio.wait(tasks)
         probe.cancel()
         await asyncio.gather(probe, return_exceptions=True)
-        return {"latency": _p99(self._latencies), "lag": _p99(self._lags[int(_WARM_UP / _PROBE / 2) :])}
+        return {
+            "latency": _p99(self._latencies),
+            "lag": _p99(self._lags[int(_WARM_UP / _PROBE / 2) :]),  # a look takes longer than a probe's sleep
+            "CPU": (time.process_time() - cpu) * 1e3 / self._requests,
+        }
 
     async def _serve(self, number: int, due: float) -> None:
         await self._handler(number)
@@ -124,7 +128,7 @@ async def service(sink: str | None, seconds: float) -> Values:
 
 
 _SECONDS = {"seconds": 5.0}
-_QUICK = {"seconds": 3.0}
+_QUICK = {"seconds": 2.0}
 GROUPS = (
     Group(
         figures=(
@@ -151,6 +155,8 @@ GROUPS = (
                 "latency, no records",
             ),
             Figure("P16", "service: loop lag p99 with JSONL ÷ no records", "lag, file", "lag, no records"),
+            Figure("P16", "service: CPU of a request, JSONL ÷ no records", "CPU, file", "CPU, no records"),
+            Figure("P16", "service: CPU of a request, SQLite ÷ no records", "CPU, sqlite", "CPU, no records"),
         ),
         jobs=(
             Job("service:service", {"sink": None, **_SECONDS}, _QUICK),

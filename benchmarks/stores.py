@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import msgspec
 
@@ -73,7 +73,7 @@ def _kind(name: str) -> str:
     return "INTEGER" if name in _INTEGER else "REAL" if name in _REAL else "TEXT"
 
 
-def insert(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+def insert(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
     """``executemany`` in one transaction: how SQLite is usually written to."""
     connection.execute("BEGIN")
     connection.executemany(INSERT, rows)
