@@ -8,16 +8,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from asynctrace._version import __version__ as __version__
+
 
 if TYPE_CHECKING:
     from asynctrace.api import ashutdown as ashutdown
     from asynctrace.api import aflush as aflush
-    from asynctrace.api import current_trace as current_trace
     from asynctrace.api import flush as flush
     from asynctrace.api import get_trace as get_trace
     from asynctrace.api import shutdown as shutdown
     from asynctrace.api import stats as stats
+    from asynctrace.bound import BoundTrace as BoundTrace
+    from asynctrace.composition import configure as configure
     from asynctrace.core.batch import Batch as Batch
     from asynctrace.core.batch import Mark as Mark
     from asynctrace.core.level import Level as Level
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from asynctrace.core.record import Record as Record
     from asynctrace.core.record import Status as Status
     from asynctrace.core.summary import RunSummary as RunSummary
+    from asynctrace.current import NoTrace as NoTrace
+    from asynctrace.current import current_trace as current_trace
     from asynctrace.errors import AsyncTraceError as AsyncTraceError
     from asynctrace.errors import BatchTooLargeError as BatchTooLargeError
     from asynctrace.errors import ClosedError as ClosedError
@@ -59,19 +63,20 @@ if TYPE_CHECKING:
     from asynctrace.reading import find_trace as find_trace
     from asynctrace.reading import find_traces as find_traces
     from asynctrace.reading import open_store as open_store
-    from asynctrace.settings import configure as configure
     from asynctrace.span import Span as Span
-    from asynctrace.trace import BoundTrace as BoundTrace
     from asynctrace.trace import Trace as Trace
     from asynctrace.traced import traced as traced
 
 _WHERE = {
-    "api": "aflush ashutdown current_trace flush get_trace shutdown stats",
+    "api": "aflush ashutdown flush get_trace shutdown stats",
+    "bound": "BoundTrace",
+    "composition": "configure",
     "core.batch": "Batch Mark",
     "core.level": "Level",
     "core.query": "Query",
     "core.record": "Kind Record Status",
     "core.summary": "RunSummary",
+    "current": "NoTrace current_trace",
     "errors": (
         "AsyncTraceError BatchTooLargeError ClosedError ConfigurationError DeliveryError LaneFailure "
         "MissingExtraError PartialWriteError PermanentSinkError Rejection SinkClosedError SinkError StoreError "
@@ -84,9 +89,8 @@ _WHERE = {
     "pipeline.retry": "RetryPolicy",
     "ports": "LocalSink Processor Reader Sink",
     "reading": "SpanNode StoredRun afind_trace afind_traces find_trace find_traces open_store",
-    "settings": "configure",
     "span": "Span",
-    "trace": "BoundTrace Trace",
+    "trace": "Trace",
     "traced": "traced",
 }
 _MODULES = {name: f"asynctrace.{module}" for module, names in _WHERE.items() for name in names.split()}

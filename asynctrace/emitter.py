@@ -7,19 +7,19 @@ the C encoder refuses, no room) leaves it for :meth:`Emitter._emit`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import cache
 from threading import get_ident
 from time import time_ns
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from asynctrace.core import codec
 from asynctrace.core.codec import pack
 from asynctrace.core.context import SpanContext, current_span
 from asynctrace.core.exceptions import Caught, catch
 from asynctrace.core.level import Level
-from asynctrace.core.record import Detail, Kind, RawRecord
+from asynctrace.core.record import Detail, RawRecord
 from asynctrace.core.run import RunContext
 from asynctrace.pipeline.intake import DONE, Intake
 
@@ -28,18 +28,26 @@ _getframe = sys._getframe
 Awaited = Coroutine[Any, Any, None]
 
 
+def _caller() -> FrameType | None:
+    """The frame of whoever called the recording method; None where only C code did, as at the interpreter's exit."""
+    try:
+        return _getframe(2)
+    except ValueError:
+        return None
+
+
 def _recorder(level: Level) -> Any:
     number = int(level)
 
     def record(self: Emitter, message: object, /, *args: object, **fields: Any) -> None:
         intake = self._intake
         if args or type(message) is not str or "exc_info" in fields or len(intake.records) >= intake.limit:
-            return self._emit(number, message, args, fields, _getframe(1))
+            return self._emit(number, message, args, fields, _caller())
         try:
             payload = pack(fields) if fields else None
+            frame = _getframe(1)
         except BaseException as error:  # the long way round takes every value; an interrupt goes on afterwards
-            return self._emit(number, message, args, fields, _getframe(1), interrupt=error)
-        frame = _getframe(1)
+            return self._emit(number, message, args, fields, _caller(), interrupt=error)
         intake.append(
             RawRecord(
                 time_ns(),
@@ -67,12 +75,12 @@ def _awaitable_recorder(level: Level) -> Any:
     def record(self: Emitter, message: object, /, *args: object, **fields: Any) -> Awaited:
         intake = self._intake
         if args or type(message) is not str or "exc_info" in fields or len(intake.records) >= intake.limit:
-            return self._aemit(number, message, args, fields, _getframe(1))
+            return self._aemit(number, message, args, fields, _caller())
         try:
             payload = pack(fields) if fields else None
+            frame = _getframe(1)
         except BaseException as error:
-            return self._aemit(number, message, args, fields, _getframe(1), interrupt=error)
-        frame = _getframe(1)
+            return self._aemit(number, message, args, fields, _caller(), interrupt=error)
         intake.append(
             RawRecord(
                 time_ns(),
@@ -163,25 +171,25 @@ class Emitter:
             fields: key-values.
         """
         if self._enabled(Level.ERROR):
-            self._emit(Level.ERROR, message, args, {**fields, "exc_info": exc_info}, _getframe(1))
+            self._emit(Level.ERROR, message, args, {**fields, "exc_info": exc_info}, _caller())
 
     def aexception(self, message: object, /, *args: object, exc_info: object = True, **fields: Any) -> Awaited:
         """As :meth:`exception`; awaiting it waits for room."""
         if self._enabled(Level.ERROR):
-            return self._aemit(Level.ERROR, message, args, {**fields, "exc_info": exc_info}, _getframe(1))
+            return self._aemit(Level.ERROR, message, args, {**fields, "exc_info": exc_info}, _caller())
         return DONE
 
     def log(self, level: object, message: object, /, *args: object, **fields: Any) -> None:
         """Record at a level given by name or number; an unknown one counts as info and is kept as a field."""
         number = _level_of(level, fields)
         if self._enabled(number):
-            self._emit(number, message, args, fields, _getframe(1))
+            self._emit(number, message, args, fields, _caller())
 
     def alog(self, level: object, message: object, /, *args: object, **fields: Any) -> Awaited:
         """As :meth:`log`; awaiting it waits for room."""
         number = _level_of(level, fields)
         if self._enabled(number):
-            return self._aemit(number, message, args, fields, _getframe(1))
+            return self._aemit(number, message, args, fields, _caller())
         return DONE
 
     # -- the long way round ----------------------------------------------------------------------------------
@@ -199,6 +207,8 @@ class Emitter:
     ) -> None:
         """Take any message, arguments and fields; re-raise only an interrupt that arrived in user code."""
         self._begin()
+        if not self._enabled(level):  # the handle has opened itself just now
+            return
         caught = _catch(fields.pop("exc_info", None))
         text, in_message = _text(message, args)
         payload, in_fields = _payload(fields)
@@ -227,13 +237,11 @@ class Emitter:
         fields: bytes | Detail | None,
         frame: FrameType | None,
         *,
-        kind: Kind = Kind.LOG,
         patient: bool = False,
     ) -> None:
         code, lasti = (frame.f_code, frame.f_lasti) if frame is not None else (None, 0)
-        span = self._here()
         raw = RawRecord(
-            time_ns(), level, self._context, span, message, fields, code, lasti, get_ident(), kind.value
+            time_ns(), level, self._context, self._here(), message, fields, code, lasti, get_ident(), 0
         )
         self._intake.put_record(raw, patient=patient)
 
@@ -243,38 +251,40 @@ class Emitter:
     def _enabled(self, level: int) -> bool:
         return level >= self._threshold
 
-    _threshold: int = 0
+    _threshold: ClassVar[int] = 0
+    _loud: ClassVar[type[Any] | None] = None
 
     def _set_threshold(self, threshold: int) -> None:
-        """Make the methods below the threshold do nothing, as cheaply as can be."""
-        for name in _METHODS:
-            self.__dict__.pop(name, None)
-        self.__dict__.update(_silenced(threshold))
-        self._threshold = threshold
+        """Make the methods below the threshold do nothing, as cheaply as can be: by a class that has them so.
+
+        An attribute of the instance would do too, but the interpreter finds a method of the class faster.
+        """
+        self.__class__ = _quiet(self._loud or type(self), threshold)
 
 
-def _nothing(message: object, /, *args: object, **fields: object) -> None:
+def _nothing(self: Emitter, message: object, /, *args: object, **fields: object) -> None:
     pass
 
 
-def _nothing_awaitable(message: object, /, *args: object, **fields: object) -> Awaited:
+def _nothing_awaitable(self: Emitter, message: object, /, *args: object, **fields: object) -> Awaited:
     return DONE
 
 
-_METHODS = [method for level in Level for method in (level.label, f"a{level.label}")]
-
-
 @cache
-def _silenced(threshold: int) -> dict[str, Any]:
-    """The methods below the threshold, as instance attributes that do nothing."""
+def _quiet(loud: type[Any], threshold: int) -> type[Any]:
+    """The class itself, or one whose methods below the threshold do nothing."""
     silent = [level.label for level in Level if level < threshold]
-    return {**dict.fromkeys(silent, _nothing), **{f"a{name}": _nothing_awaitable for name in silent}}
+    if not silent:
+        return loud
+    methods = {**dict.fromkeys(silent, _nothing), **{f"a{name}": _nothing_awaitable for name in silent}}
+    facts = {"__slots__": (), "__doc__": loud.__doc__, "__module__": loud.__module__, "_loud": loud, "_threshold": threshold}
+    return type(loud.__name__, (loud,), {**facts, **methods})
 
 
 def _level_of(level: object, fields: dict[str, Any]) -> int:
     try:
         return Level.parse(level)
-    except ValueError:
+    except Exception:  # also what a text with methods of its own may raise
         fields.setdefault("level", level)
         return Level.INFO
 
@@ -284,7 +294,7 @@ def _text(message: object, args: tuple[object, ...]) -> tuple[str, BaseException
     if args:
         try:
             # As logging has it: a single mapping serves %(name)s.
-            mapping = len(args) == 1 and issubclass(type(args[0]), dict) and args[0]
+            mapping = len(args) == 1 and issubclass(type(args[0]), Mapping) and args[0]
             text = codec.clean_text(text % (mapping or args))
         except Exception:  # a bad format: both halves are kept
             shown, late = codec.text_of_any(args)
@@ -313,5 +323,12 @@ def _catch(exc_info: object) -> Caught | None:
     if issubclass(kind, tuple):
         error = exc_info[1] if len(exc_info) > 1 else None  # type: ignore[arg-type, index]
     elif not issubclass(kind, BaseException):
-        error = sys.exc_info()[1]
+        error = sys.exc_info()[1] if _is_true(exc_info) else None
     return catch(error) if issubclass(type(error), BaseException) else None  # type: ignore[arg-type]
+
+
+def _is_true(value: object) -> bool:
+    try:
+        return bool(value)
+    except Exception:  # an array, or a value that is broken
+        return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -21,7 +21,12 @@ def in_context(function: Callable[_P, _T], /, *args: Any, **kwargs: Any) -> Call
         ...     pool.submit(in_context(max, 2, 3)).result()
         3
     """
-    return partial(copy_context().run, function, *args, **kwargs)
+    return partial(_run, copy_context(), function, *args, **kwargs)
+
+
+def _run(context: Context, function: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T:
+    # A copy for each call: a context cannot be entered twice at once, and `pool.map` would.
+    return context.copy().run(function, *args, **kwargs)
 
 
 class ContextExecutor(Executor):
@@ -36,7 +41,7 @@ class ContextExecutor(Executor):
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
         """Submit the call together with a copy of the context."""
-        return self._executor.submit(copy_context().run, fn, *args, **kwargs)
+        return self._executor.submit(partial(copy_context().run, fn, *args, **kwargs))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Shut the executor down."""

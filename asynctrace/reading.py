@@ -101,8 +101,10 @@ class StoredRun:
                 node.end, node.name = record, record.message
         for span_id, node in nodes.items():
             parent = nodes.get(parents[span_id])
-            # A run that is its own ancestor cannot be: a parent inside itself would hide the whole tree.
-            if parent is None or parent is node:
+            is_run = node.start is not None and node.start.kind is Kind.RUN_START
+            # A retry inside the attempt before it is an attempt all the same.
+            # A parent inside itself cannot be: it would hide the whole tree.
+            if is_run or parent is None or parent is node:
                 roots.append(node)
             else:
                 parent.children.append(node)
@@ -160,14 +162,26 @@ async def afind_trace(run_id: str, store: str | Reader | None = None) -> StoredR
     try:
         summary = await reader.find(run_id)
         if summary is None:
-            raise TraceNotFoundError(run_id, store if isinstance(store, str) else repr(reader))
+            raise TraceNotFoundError(
+                run_id, registry.shown(store) if isinstance(store, str) else repr(reader)
+            )
         return StoredRun(summary, tuple([record async for record in reader.records(run_id, Query())]))
     finally:
         if owned:
             await reader.aclose()
 
 
-def find_traces(store: str | Reader | None = None, **conditions: Any) -> list[RunSummary]:
+def find_traces(
+    store: str | Reader | None = None,
+    *,
+    level: Level | str | int | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
+    text: str | None = None,
+    name: str | None = None,
+    fields: Mapping[str, Any] | None = None,
+    limit: int | None = None,
+) -> list[RunSummary]:
     """As :func:`afind_traces`, for code without an event loop; blocks the calling thread.
 
     Example:
@@ -179,7 +193,11 @@ def find_traces(store: str | Reader | None = None, **conditions: Any) -> list[Ru
         >>> [(run.run_id, run.records, run.status.label) for run in find_traces(url)]
         [('run-1', 1, 'ok')]
     """
-    return _wait(afind_traces(store, **conditions))
+    return _wait(
+        afind_traces(
+            store, level=level, since=since, until=until, text=text, name=name, fields=fields, limit=limit
+        )
+    )
 
 
 def find_trace(run_id: str, store: str | Reader | None = None) -> StoredRun:
@@ -210,23 +228,20 @@ def open_reader(store: str | Reader | None) -> tuple[Reader, bool]:
         ConfigurationError: the store cannot be read back, or nothing that can be is configured.
     """
     if store is None:
-        return registry.reader_from_url(default_store()), True
+        return _default_reader(), True
     if isinstance(store, str):
         return registry.reader_from_url(store), True
     return store, False
 
 
-def default_store() -> str:
-    """The URL of the first sink of the process default that can be read back.
-
-    Raises:
-        ConfigurationError: none can.
-    """
-    sinks = settings.current_settings().sinks
+def _default_reader() -> Reader:
+    """The reader of the first sink of the process default that can be read back."""
+    sinks = [sink[0] if isinstance(sink, tuple) else sink for sink in settings.current().sinks]
     for sink in sinks:
         if isinstance(sink, str) and registry.is_readable(sink):
-            return sink
-    raise ConfigurationError("store", " ".join(map(str, sinks)), "a sink that can be read back, such as sqlite: or file:")
+            return registry.reader_from_url(sink)
+    names = " ".join(registry.shown(sink) if isinstance(sink, str) else repr(sink) for sink in sinks)
+    raise ConfigurationError("store", names, "a store that can be read back, such as sqlite: or file:")
 
 
 def make_query(
@@ -264,4 +279,6 @@ def _moment(name: str, moment: Moment | None) -> int | None:
             return timestamp.from_text((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat())
         return timestamp.from_text(moment)
     except (ValueError, TypeError) as error:
-        raise ConfigurationError(name, moment, "a datetime, ISO 8601 text, or nanoseconds since the epoch") from error
+        raise ConfigurationError(
+            name, moment, "a datetime, ISO 8601 text, or nanoseconds since the epoch"
+        ) from error

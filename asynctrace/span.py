@@ -19,24 +19,27 @@ from asynctrace.core.record import Kind, RawRecord
 from asynctrace.core.run import Run, RunContext
 from asynctrace.core.status import Status
 from asynctrace.emitter import Emitter
+from asynctrace.errors import ClosedError
+from asynctrace.outlet import Outlet
 from asynctrace.pipeline.intake import Intake
 
 _getframe = sys._getframe
 _SPAN_START, _SPAN_END = Kind.SPAN_START.value, Kind.SPAN_END.value
 _INFO, _ERROR = int(Level.INFO), int(Level.ERROR)
 _OK = Status.OK
+_ENDED = -1
 _get_current, _set_current = current_span.get, current_span.set
 _running_loop = asyncio._get_running_loop
 # Until 3.12 ``current_task`` is a Python function around this dict, and costs three times as much.
-_task_of = asyncio.current_task if sys.version_info >= (3, 12) else asyncio.tasks._current_tasks.get
+_task_of = asyncio.current_task if sys.version_info >= (3, 12) else asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]
 
 
 class Span(SpanContext, Emitter):
     """A span: entering records its start, leaving its end with duration and status.
 
-    Made by :meth:`Trace.span`; use it with ``with`` or ``async with``. Records made by its methods belong to it, as do
-    those of the trace's methods in code that runs inside it, tasks and threads that carry the context included.
-    Leaving never raises, also when it happens in another context.
+    Made by :meth:`Trace.span`; use it with ``with`` or ``async with``, once. Records made by its methods belong to
+    it, as do those of the trace's methods in code that runs inside it, tasks and threads that carry the context
+    included. Leaving never raises, also when it happens in another context.
     """
 
     __slots__ = ("_context", "_fields", "_intake", "_started", "_token", "definition")
@@ -55,8 +58,9 @@ class Span(SpanContext, Emitter):
         self._context = context
         self._fields = fields
         self._token: Token[SpanContext | None] | None = None
+        self._started = 0  # perf_counter_ns; 0 before, _ENDED after
 
-    def _here(self) -> SpanContext:  # type: ignore[override]  # the trace's is a built-in
+    def _here(self) -> SpanContext:  # the trace's is a built-in
         return self
 
     def __repr__(self) -> str:
@@ -96,7 +100,12 @@ class Span(SpanContext, Emitter):
 
         Args:
             frame: whose call site the record carries; by default the caller's.
+
+        Raises:
+            ClosedError: the span was started before; a further stretch of work is a further span.
         """
+        if self._started:
+            raise ClosedError(f"{self!r} was started before; make a new span")
         if self.parent is None:
             self.parent = _get_current()
         loop = _running_loop()
@@ -111,6 +120,7 @@ class Span(SpanContext, Emitter):
         self._record(_SPAN_START, _INFO, payload, frame or _getframe(1))
         self._started = perf_counter_ns()
         if interrupt is not None and not isinstance(interrupt, Exception):
+            self.end(interrupt)  # the block will not be entered
             raise interrupt
 
     # -- leaving ---------------------------------------------------------------------------------------------
@@ -137,13 +147,16 @@ class Span(SpanContext, Emitter):
                     current_span.set(self.parent)
 
     def end(self, error: BaseException | None = None, frame: FrameType | None = None) -> None:
-        """Record the end with duration and status.
+        """Record the end with duration and status; nothing when the span does not run.
 
         Args:
             error: the exception that ended the span, if one did.
             frame: whose call site the record carries; by default the caller's.
         """
+        if self._started <= 0:
+            return
         self.duration_ns = perf_counter_ns() - self._started
+        self._started = _ENDED
         level = _INFO
         if error is None:
             self.status, self.caught = _OK, None
@@ -170,6 +183,8 @@ class Span(SpanContext, Emitter):
 class QuietSpan(Span):
     """A span below whose threshold recording does nothing; only it needs room for methods of its own."""
 
+    _outlet: Outlet
+
 
 def new_span(handle: Emitter, name: object, fields: dict[str, Any]) -> Span:
     """A span with the handle's run, fields and threshold."""
@@ -177,7 +192,8 @@ def new_span(handle: Emitter, name: object, fields: dict[str, Any]) -> Span:
     if not handle._threshold:
         return Span(handle._intake, handle._context, text, fields)
     span = QuietSpan(handle._intake, handle._context, text, fields)
-    span._set_threshold(handle._threshold)
+    span._outlet = handle._outlet  # type: ignore[attr-defined]  # only a handle of an outlet has a threshold
+    span._outlet.join(span)
     return span
 
 
@@ -190,4 +206,3 @@ def status_of(error: BaseException | None) -> Status:
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return Status.OK
     return Status.ERROR
-

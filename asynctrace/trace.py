@@ -5,127 +5,50 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextvars import Token
-from time import perf_counter_ns
+from dataclasses import replace
+from threading import get_ident
+from time import perf_counter_ns, time_ns
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
-import asynctrace
-from asynctrace import settings
+from asynctrace import composition, settings
+from asynctrace._version import __version__
+from asynctrace.bound import BoundTrace, DeepTrace, canonical, widened
 from asynctrace.core import codec, ids
-from asynctrace.core.codec import canonical
-from asynctrace.core.context import SpanContext, current_span, current_trace
+from asynctrace.core.context import current_span, current_trace, span_of
 from asynctrace.core.exceptions import catch
 from asynctrace.core.level import Level
-from asynctrace.core.record import Detail, Kind, Status
+from asynctrace.core.record import Detail, Kind, RawRecord
 from asynctrace.core.run import Run, RunContext
+from asynctrace.core.status import Status
 from asynctrace.emitter import Emitter
-from asynctrace.errors import ConfigurationError, DeliveryError, LaneFailure
+from asynctrace.errors import ClosedError, ConfigurationError, DeliveryError, LaneFailure
+from asynctrace.outlet import OFF, LongWay, Nowhere, Outlet
 from asynctrace.pipeline.intake import Intake
 from asynctrace.pipeline.pipeline import AnySink, Pipeline
 from asynctrace.pipeline.process import this_process
-from asynctrace.span import Span, status_of
+from asynctrace.settings import SinkLike
+from asynctrace.span import Span, new_span, status_of
 
 _S = TypeVar("_S")
-
-_OFF = 1 << 30
-"""A threshold that no level reaches."""
-
-
-class _LongWay:
-    """Stands before an Intake and looks full, so that every call takes the long way.
-
-    Args:
-        intake: the Intake behind it; None for a trace that is not open yet.
-    """
-
-    records: Sequence[Any] = ()
-    limit = 0
-
-    def __init__(self, intake: Intake | None) -> None:
-        self._behind = intake
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._behind, name)
-
-
-class BoundTrace(Emitter):
-    """A handle on a run with fields of its own; made by ``bind``. It neither starts nor ends the run."""
-
-    def __init__(self, trace: Trace, context: RunContext) -> None:
-        self._trace = trace
-        self._context = context
-        self._intake = trace._intake
-        self._span = None
-        trace._handles.add(self)
-        self._set_threshold(trace._threshold)
-
-    def __repr__(self) -> str:
-        return f"<BoundTrace of run {self.run_id!r} with {sorted(self._context.fields)}>"
-
-    @property
-    def run_id(self) -> str:
-        """The run's id, as it was given or made."""
-        return self._context.run.run_id
-
-    @property
-    def trace_id(self) -> str:
-        """W3C trace id, 32 hex digits; child runs share it."""
-        return self._context.run.trace_id
-
-    def bind(self, **fields: Any) -> BoundTrace:
-        """A further handle on the same run, with these fields on every record it makes; this one stays as it is."""
-        return BoundTrace(self._trace, RunContext(self._context.run, {**self._context.fields, **_canonical(fields)}))
-
-    def span(self, name: object, /, **fields: Any) -> Span:
-        """A span with this handle's fields on its records."""
-        return Span(self._trace._intake, self._context, self._threshold, codec.text_of(name), fields)
-
-    def opt(self, *, stacklevel: int = 1) -> DeepTrace:
-        """A view for functions that wrap recording: ``stacklevel=2`` gives the call site of their caller."""
-        return DeepTrace(self._trace, self._context, stacklevel)
-
-
-class DeepTrace(BoundTrace):
-    """A view whose records carry the call site further up the stack; made by ``opt``."""
-
-    def __init__(self, trace: Trace, context: RunContext, stacklevel: int) -> None:
-        if stacklevel < 1:
-            raise ConfigurationError("stacklevel", stacklevel, "a whole number from 1: 1 is the caller")
-        super().__init__(trace, context)
-        self._stacklevel = stacklevel
-        self._intake = _LongWay(trace._intake)  # type: ignore[assignment]
-
-    def _emit(
-        self,
-        level: int,
-        message: object,
-        args: tuple[object, ...],
-        fields: dict[str, Any],
-        frame: FrameType | None,
-        *,
-        patient: bool = False,
-    ) -> None:
-        for _ in range(self._stacklevel - 1):
-            if frame is None or frame.f_back is None:
-                break
-            frame = frame.f_back
-        super()._emit(level, message, args, fields, frame, patient=patient)
+_getframe = sys._getframe
 
 
 class Trace(Emitter):
     """One run: everything recorded through it, in its spans, tasks and threads, until it is closed.
 
-    ``async with`` runs the pipeline on the running loop; ``with`` and plain use run it in the one loop thread of the
-    process. Opened inside another run it becomes its child.
+    ``async with`` runs the pipeline on the running loop; ``with`` and plain use run it in the one loop thread of
+    the process. Opened inside another run it becomes its child. Without a block it opens itself when it is first
+    used, and :meth:`close` ends it.
 
     Args:
         run_id: any text; by default a UUIDv7. The same id again is a further attempt of the same run.
         parent_run_id: the run that started this one; by default the enclosing run.
         name: what people call the run.
-        sinks: URLs or sinks; by default the process default.
+        sinks: URLs (separated by whitespace in one text), sinks, or pairs of one and :class:`LaneOptions`; by
+            default the process default.
         fields: key-values that every record carries.
         level: the lowest level recorded; by default the setting ``level``.
         durability: None; the journal that other values ask for is not there yet.
@@ -133,7 +56,7 @@ class Trace(Emitter):
             that are not safe; it never masks the block's own exception.
 
     Raises:
-        ConfigurationError: an argument cannot be used.
+        ConfigurationError: an argument, or a setting that the trace needs, cannot be used.
 
     Example:
         >>> with Trace("run-42", sinks=["memory:"], fields={"user_id": "u1"}) as trace:
@@ -142,16 +65,23 @@ class Trace(Emitter):
         'ok'
     """
 
+    status: Status
+    """How the run ended, or RUNNING."""
+
+    _lease: composition.Lease
+    _lost: dict[str, int]
+    _started: int
+
     def __init__(
         self,
         run_id: str | None = None,
         *,
         parent_run_id: str | None = None,
         name: str | None = None,
-        sinks: Iterable[settings.SinkLike] | str | None = None,
+        sinks: Iterable[SinkLike] | str | None = None,
         fields: Mapping[str, Any] | None = None,
         level: Level | str | int | None = None,
-        durability: str | None = None,
+        durability: None = None,
         fail_silently: bool = True,
     ) -> None:
         if durability is not None:
@@ -159,20 +89,16 @@ class Trace(Emitter):
         self._run_id = ids.new_run_id() if run_id is None else codec.text_of(run_id)
         self._parent_run_id = None if parent_run_id is None else codec.text_of(parent_run_id)
         self._name = None if name is None else codec.text_of(name)
-        self._sinks = sinks if sinks is None or isinstance(sinks, str) else tuple(sinks)
-        self._fields = _canonical({str(key): value for key, value in (fields or {}).items()})
+        self._sinks = sinks if sinks is None else tuple(sinks.split() if isinstance(sinks, str) else sinks)
+        self._fields = canonical(fields or {})
         self._level = None if level is None else Level.parse(level)
         self._fail_silently = fail_silently
-        self._intake: Intake = _LongWay(None)  # type: ignore[assignment]
-        self._span: SpanContext | None = None
-        self._lease: settings.Lease | None = None
-        self._lost: dict[str, int] = {}
-        self._handles: weakref.WeakSet[BoundTrace] = weakref.WeakSet()
-        self._lock = threading.RLock()
+        self._intake: Intake = LongWay(None)  # type: ignore[assignment]
+        self._outlet: Outlet | None = None
         self._token: Token[Any] | None = None
-        self._started = 0
+        self._lock = threading.RLock()  # re-entrant: a finaliser may record while the trace is being opened
         self.status = Status.RUNNING
-        settings.check_sinks(self._sinks)
+        composition.check(self._sinks)
 
     def __repr__(self) -> str:
         return f"<Trace {self._run_id!r} {self.status.label}>"
@@ -186,7 +112,7 @@ class Trace(Emitter):
 
     @property
     def parent_run_id(self) -> str | None:
-        """The run that started this one."""
+        """The run that started this one; asking opens the trace."""
         self._begin()
         return self._context.run.parent_run_id
 
@@ -197,7 +123,7 @@ class Trace(Emitter):
 
     @property
     def trace_id(self) -> str:
-        """W3C trace id, 32 hex digits; child runs share it."""
+        """W3C trace id, 32 hex digits; child runs share it. Asking opens the trace."""
         self._begin()
         return self._context.run.trace_id
 
@@ -208,109 +134,141 @@ class Trace(Emitter):
 
     @property
     def pipeline(self) -> Pipeline:
-        """Where the records go."""
+        """Where the records go; asking opens the trace."""
         self._begin()
-        assert self._lease is not None
         return self._lease.pipeline
 
     # -- opening ---------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        if self._lease is None:
+        if self._outlet is None:
             self._open(None, _outer_frame())
 
-    def _open(self, home: asyncio.AbstractEventLoop | None, frame: FrameType | None) -> None:
+    def _open(self, home: asyncio.AbstractEventLoop | None, frame: FrameType | None) -> Outlet:
         with self._lock:
-            if self._lease is not None:
-                return
-            values = settings.current_settings()
-            lease = settings.lease(self._sinks, home)
-            self._context = RunContext(self._make_run(), self._fields)
-            self._intake = lease.pipeline.intake
-            self._lost = {lane.lane: lane.lost for lane in lease.pipeline.stats().lanes}
-            self._lease = lease
+            if self._outlet is not None:
+                return self._outlet
+            values = settings.current()
+            level = (self._level or values.level) if values.enabled else OFF
+            threshold = 0 if level == Level.DEBUG else int(level)
+            self._lease = composition.lease(self._sinks, home)
+            pipeline = self._lease.pipeline
+            self._lost = {} if self._fail_silently else _lost(pipeline)
+            self._context = RunContext(self._make_run(threshold), self._fields)
             self._started = perf_counter_ns()
-            threshold = (self._level or values.level) if values.enabled else _OFF
-            self._set_threshold(0 if threshold == Level.DEBUG else threshold)
-            if values.enabled:
-                process = self._context.run.process
-                facts = codec.pack({"process_started": process.started, "boot_id": process.boot})
-                self._tell(Kind.RUN_START, Detail(facts), frame)
+            outlet = Outlet(pipeline.intake if values.enabled else Nowhere(), threshold)
+            process = self._context.run.process
+            facts = codec.pack({"process_started": process.started, "boot_id": process.boot})
+            self._tell(outlet, Kind.RUN_START, Detail(facts), frame)
+            outlet.join(self)
+            pipeline.follow_level(outlet.lower)
+            # From here on other threads record, behind the start of the run.
+            self._intake = outlet.intake  # type: ignore[assignment]
+            self._outlet = outlet
+            return outlet
 
-    def _make_run(self) -> Run:
+    def _make_run(self, level: int) -> Run:
         outer: Trace | None = current_trace.get()
         parent_run_id, trace_id, parent_span_id = self._parent_run_id, ids.new_trace_id(), 0
-        if outer is not None and outer._lease is not None:
+        if outer is not None and outer is not self and outer._outlet is not None:
             around = outer._context.run
-            trace_id = int(around.trace_id, 16)
-            span = current_span.get()
-            parent_span_id = span.span_id if span is not None else around.span_id
+            span = span_of(around, current_span.get())
+            trace_id, parent_span_id = int(around.trace_id, 16), (span or around).span_id
             if parent_run_id is None and around.run_id != self._run_id:
                 parent_run_id = around.run_id
         return Run(
             self._run_id,
             trace_id=trace_id,
             span_id=ids.new_span_id(),
-            process=this_process(asynctrace.__version__),
+            process=this_process(__version__),
             parent_run_id=parent_run_id,
             parent_span_id=parent_span_id,
             name=self._name,
             attempt=ids.new_producer(),
+            level=level,
         )
 
-    def _tell(self, kind: Kind, detail: Detail, frame: FrameType | None, level: int = Level.INFO) -> None:
-        token = current_span.set(None)  # the run's own records stand outside any span
-        try:
-            self._put(level, self._name or self._run_id, detail, frame, kind=kind, patient=True)
-        finally:
-            current_span.reset(token)
+    def _tell(
+        self, outlet: Outlet, kind: Kind, detail: Detail, frame: FrameType | None, level: int = Level.INFO
+    ) -> None:
+        """Record the start or the end of the run, which stand outside any span."""
+        code, lasti = (frame.f_code, frame.f_lasti) if frame is not None else (None, 0)
+        message = self._name or self._run_id
+        record = RawRecord(
+            time_ns(), level, self._context, None, message, detail, code, lasti, get_ident(), kind.value
+        )
+        outlet.intake.put_record(record, patient=True)
 
     # -- handles ---------------------------------------------------------------------------------------------
 
-    def bind(self, **fields: Any) -> BoundTrace:
+    def bind(self, /, **fields: Any) -> BoundTrace:
         """A handle on the same run with these fields on every record it makes; the trace itself stays as it is."""
-        self._begin()
-        return BoundTrace(self, RunContext(self._context.run, {**self._fields, **_canonical(fields)}))
+        outlet = self._outlet or self._open(None, _getframe(1))
+        return BoundTrace(outlet, widened(self._context, fields))
 
-    def opt(self, *, stacklevel: int = 1) -> DeepTrace:
-        """A view for functions that wrap recording: ``stacklevel=2`` gives the call site of their caller."""
-        self._begin()
-        return DeepTrace(self, self._context, stacklevel)
+    def opt(self, *, stacklevel: int = 1) -> BoundTrace:
+        """A view for functions that wrap recording: ``stacklevel=2`` gives the call site of their caller.
+
+        Raises:
+            ConfigurationError: ``stacklevel`` is below 1.
+        """
+        outlet = self._outlet or self._open(None, _getframe(1))
+        return DeepTrace(outlet, self._context, stacklevel)
 
     def span(self, name: object, /, **fields: Any) -> Span:
-        """A span of this run; use it with ``with`` or ``async with``.
+        """A span of this run; use it with ``with`` or ``async with``, once.
 
         Args:
             name: what people call it.
             fields: key-values on its start record.
         """
-        if self._lease is None:
-            self._begin()
-        return Span(self._intake, self._context, self._threshold, codec.text_of(name), fields)
+        if self._outlet is None:
+            self._open(None, _getframe(1))
+        return new_span(self, name, fields)
 
     # -- sinks -----------------------------------------------------------------------------------------------
 
     def sinks(self, kind: type[_S] | None = None) -> list[Any]:
-        """The sinks, or those of one type, in the order they were added."""
+        """The sinks of the trace's pipeline, or those of one type, in the order they were added."""
         return self.pipeline.sinks(kind)
 
-    def add_sink(self, sink: str | AnySink) -> AnySink:
+    def add_sink(self, sink: SinkLike, *, level: Level | str | int | None = None) -> AnySink:
         """Send the records from now on to this sink too; gives it back, for :meth:`remove_sink`.
 
+        It is added to the pipeline, so that it also receives what other traces on the same pipeline record. Sharing
+        ends there: who names the old sinks from now on gets a pipeline of its own.
+
+        Args:
+            sink: a URL, a sink, or a pair of one and :class:`LaneOptions`.
+            level: the lowest level that it takes, also below that of the traces, whose other sinks keep theirs.
+
         Raises:
-            ConfigurationError: the URL cannot be used.
+            ConfigurationError: the URL or the level cannot be used.
         """
-        made = settings.make_sink(sink)
-        self.pipeline.add_sink(made, settings.lane_options(made, settings.current_settings()))
+        values = settings.current()
+        made, options = composition.make_lane(sink, values)
+        if level is not None:
+            options = replace(options, level=Level.parse(level))
+        pipeline = self.pipeline
+        self._lease.part()
+        pipeline.add_sink(made, options)
         return made
 
     def remove_sink(self, sink: AnySink) -> None:
-        """Deliver what is on its way to the sink, close it, take it out."""
-        self.pipeline.remove_sink(sink)
+        """Deliver what is on its way to the sink, close it, take it out of the pipeline.
+
+        Raises:
+            ConfigurationError: the pipeline has no such sink.
+        """
+        pipeline = self.pipeline
+        self._lease.part()
+        pipeline.remove_sink(sink)
 
     async def aremove_sink(self, sink: AnySink) -> None:
-        """As :meth:`remove_sink`, from a coroutine."""
-        await self.pipeline.aremove_sink(sink)
+        """As :meth:`remove_sink`, without blocking the event loop."""
+        pipeline = self.pipeline
+        self._lease.part()
+        await pipeline.aremove_sink(sink)
 
     # -- flushing and closing --------------------------------------------------------------------------------
 
@@ -323,12 +281,12 @@ class Trace(Emitter):
         Raises:
             DeliveryError: only with ``fail_silently=False``; names the lanes that hold or lost records.
         """
-        if self._lease is not None:
+        if self._outlet is not None:
             self._judge(self._lease.pipeline.flush(timeout))
 
     async def aflush(self, timeout: float | None = None) -> None:
         """As :meth:`flush`, without blocking the event loop."""
-        if self._lease is not None:
+        if self._outlet is not None:
             self._judge(await self._lease.pipeline.aflush(timeout))
 
     def close(self, timeout: float | None = None) -> None:
@@ -347,8 +305,7 @@ class Trace(Emitter):
         await self._aclose(None, timeout, _getframe(1))
 
     def __enter__(self) -> Trace:
-        self._open(None, _getframe(1))
-        self._token = current_trace.set(self)
+        self._enter(None, _getframe(1))
         return self
 
     def __exit__(
@@ -357,14 +314,19 @@ class Trace(Emitter):
         self._close(error, None, _getframe(1))
 
     async def __aenter__(self) -> Trace:
-        self._open(asyncio.get_running_loop(), _getframe(1))
-        self._token = current_trace.set(self)
+        self._enter(asyncio.get_running_loop(), _getframe(1))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._aclose(error, None, _getframe(1))
+
+    def _enter(self, home: asyncio.AbstractEventLoop | None, frame: FrameType) -> None:
+        if self._token is not None or self.status is not Status.RUNNING:
+            raise ClosedError(f"{self!r} is entered once; open a new Trace, with the same run id for a retry")
+        self._open(home, frame)
+        self._token = current_trace.set(self)
 
     def _close(self, error: BaseException | None, timeout: float | None, frame: FrameType | None) -> None:
         pipeline, last = self._end(error, frame)
@@ -379,7 +341,9 @@ class Trace(Emitter):
         if error is None:
             self._judge(unsafe)
 
-    async def _aclose(self, error: BaseException | None, timeout: float | None, frame: FrameType | None) -> None:
+    async def _aclose(
+        self, error: BaseException | None, timeout: float | None, frame: FrameType | None
+    ) -> None:
         pipeline, last = self._end(error, frame)
         if pipeline is None:
             return
@@ -393,60 +357,49 @@ class Trace(Emitter):
             self._judge(unsafe)
 
     def _end(self, error: BaseException | None, frame: FrameType | None) -> tuple[Pipeline | None, bool]:
-        """Record the end of the run, once; the pipeline, and whether this was its last holder."""
+        """Record the end of the run, once; the pipeline, and whether the caller is to close it."""
         with self._lock:
-            token, self._token = self._token, None
-            if token is not None:
-                try:
-                    current_trace.reset(token)
-                except ValueError:  # left in another context than entered
-                    if current_trace.get() is self:
-                        current_trace.set(None)
-            if self.status is not Status.RUNNING or self._lease is None:
+            self._step_out()
+            if self.status is not Status.RUNNING or self._outlet is None:
                 return None, False
             self.status = status_of(error)
-            if self._threshold != _OFF:
-                failed = self.status is Status.ERROR and error is not None
-                detail = Detail(
-                    None,
-                    catch(error) if failed and error is not None else None,
-                    perf_counter_ns() - self._started,
-                    self.status,
-                )
-                self._tell(Kind.RUN_END, detail, frame, Level.ERROR if failed else Level.INFO)
-            return self._lease.pipeline, self._lease.is_last()
+            failed = error is not None and self.status is Status.ERROR
+            caught = catch(error) if error is not None and failed else None
+            detail = Detail(None, caught, perf_counter_ns() - self._started, self.status)
+            self._tell(self._outlet, Kind.RUN_END, detail, frame, Level.ERROR if failed else Level.INFO)
+            return self._lease.pipeline, self._lease.release()
+
+    def _step_out(self) -> None:
+        token, self._token = self._token, None
+        if token is not None:
+            try:
+                current_trace.reset(token)
+            except ValueError:  # left in another context than entered
+                if current_trace.get() is self:
+                    current_trace.set(None)
 
     def _judge(self, unsafe: list[LaneFailure]) -> None:
-        if self._fail_silently or self._lease is None:
+        if self._fail_silently:
             return
         failures = {failure.lane: failure for failure in unsafe}
+        before, self._lost = self._lost, _lost(self._lease.pipeline)
         for lane in self._lease.pipeline.stats().lanes:
-            lost = lane.lost - self._lost.get(lane.lane, 0)
-            self._lost[lane.lane] = lane.lost
-            if lost:
+            if lost := lane.lost - before.get(lane.lane, 0):
                 waiting = failures[lane.lane].records if lane.lane in failures else 0
-                failures[lane.lane] = LaneFailure(lane.lane, lane.last_error or "dropped by policy", lost + waiting)
+                reason = lane.last_error or "dropped by policy"
+                failures[lane.lane] = LaneFailure(lane.lane, reason, lost + waiting)
         if failures:
             raise DeliveryError(list(failures.values()))
 
 
-_getframe = sys._getframe
+def _lost(pipeline: Pipeline) -> dict[str, int]:
+    """How many records each lane has lost so far."""
+    return {lane.lane: lane.lost for lane in pipeline.stats().lanes}
 
 
 def _outer_frame() -> FrameType | None:
     """The nearest frame outside this package: where the user is."""
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = _getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").startswith("asynctrace."):
         frame = frame.f_back
     return frame
-
-
-def _canonical(fields: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        return canonical(codec.pack(dict(fields)))
-    except Exception:
-        payload, interrupt = codec.pack_any(fields)
-        if interrupt is not None:
-            raise interrupt from None
-        return canonical(payload)
-

@@ -7,8 +7,9 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, TypeVar, overload
 
-from asynctrace.api import current_trace
-from asynctrace.core.context import current_span
+from asynctrace.core.context import SpanContext, current_span
+from asynctrace.current import current_trace
+from asynctrace.errors import ConfigurationError
 from asynctrace.span import Span
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -21,12 +22,15 @@ def traced(name: str | None = None, /, **fields: Any) -> Callable[[_F], _F]: ...
 def traced(function: Any = None, /, **fields: Any) -> Any:
     """Open a span of the current trace around each call.
 
-    Works on functions, coroutine functions, generators and asynchronous generators. A generator's span lasts from its
-    first step to its end and is the current one during its steps only, not while the caller runs between them.
+    Works on functions, coroutine functions, generators and asynchronous generators. A generator's span lasts from
+    its first step to its end and is the current one during its steps only, not while the caller runs between them.
 
     Args:
         function: the function, or the span's name; by default the function's qualified name.
         fields: key-values on the span's start record.
+
+    Raises:
+        ConfigurationError: it decorates a class, or the result of ``@classmethod``.
 
     Example:
         >>> @traced
@@ -35,66 +39,95 @@ def traced(function: Any = None, /, **fields: Any) -> Any:
         >>> load("orders")
         'ORDERS'
     """
-    if callable(function):
-        return _wrap(function, function.__qualname__, fields)
-    return lambda wrapped: _wrap(wrapped, function or wrapped.__qualname__, fields)
+    if function is None or isinstance(function, str):
+        return lambda wrapped: _wrap(wrapped, function, fields)
+    return _wrap(function, None, fields)
 
 
-def _wrap(function: Callable[..., Any], name: str, fields: dict[str, Any]) -> Callable[..., Any]:
+class _Plan:
+    """What the span of each call looks like."""
+
+    def __init__(self, function: Callable[..., Any], name: str | None, fields: dict[str, Any]) -> None:
+        inner = inspect.unwrap(function)
+        self.name = name or getattr(function, "__qualname__", type(inner).__qualname__)
+        self.fields = fields
+        self.code = getattr(inner, "__code__", None)  # the work is there, not where the wrapper is
+
+    def span(self) -> Span:
+        span = current_trace().span(self.name, **self.fields)
+        span.definition = self.code
+        return span
+
+
+def _wrap(function: Any, name: str | None, fields: dict[str, Any]) -> Any:
+    if not callable(function) or inspect.isclass(function):
+        raise ConfigurationError(
+            "@traced", repr(function), "a function; a method gets it below @classmethod or @staticmethod"
+        )
+    plan = _Plan(function, name, fields)
     if inspect.isasyncgenfunction(function):
-        return _wrap_async_generator(function, name, fields)
+        return _wrap_async_generator(function, plan)
+    if inspect.isgeneratorfunction(function):
+        return _wrap_generator(function, plan)
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def run(*args: Any, **kwargs: Any) -> Any:
-            with _open(function, name, fields):
+            with plan.span():
                 return await function(*args, **kwargs)
 
         return run
-    if inspect.isgeneratorfunction(function):
-        return _wrap_generator(function, name, fields)
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        with _open(function, name, fields):
+        with plan.span():
             return function(*args, **kwargs)
 
     return call
 
 
-def _open(function: Callable[..., Any], name: str, fields: dict[str, Any]) -> Span:
-    span = current_trace().span(name, **fields)
-    span.definition = inspect.unwrap(function).__code__  # where the work is, not where this wrapper is
-    return span
+class _Step:
+    """Makes a generator's span the current one during a step; one after the other.
+
+    A context variable that is set inside a generator is visible to its caller between two steps.
+    """
+
+    def __init__(self, span: Span) -> None:
+        self._here: SpanContext | None = span  # or one that the generator has entered inside it
+
+    def __enter__(self) -> None:
+        self._token = current_span.set(self._here)
+
+    def __exit__(self, *raised: object) -> None:
+        self._here = current_span.get()
+        try:
+            current_span.reset(self._token)
+        except ValueError:  # an asynchronous step that ended in another context, at the end of its loop
+            pass
 
 
-def _wrap_generator(
-    function: Callable[..., Generator[Any, Any, Any]], name: str, fields: dict[str, Any]
-) -> Callable[..., Generator[Any, Any, Any]]:
+def _wrap_generator(function: Callable[..., Generator[Any, Any, Any]], plan: _Plan) -> Callable[..., Any]:
     @functools.wraps(function)
     def steps(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         generator = function(*args, **kwargs)
-        span = _open(function, name, fields)
+        span = plan.span()
         span.start()
+        step = _Step(span)
         error: BaseException | None = None
+        resume: Callable[[Any], Any] = generator.send
+        value: Any = None
         try:
-            resume, value = generator.send, None
             while True:
-                # A context variable set inside a generator is visible to its caller between two steps,
-                # so the span is the current one around each step only.
-                token = current_span.set(span)
+                with step:
+                    item = resume(value)
                 try:
-                    item = resume(value)  # type: ignore[arg-type]
-                finally:
-                    current_span.reset(token)
-                try:
-                    value = yield item
-                    resume = generator.send
+                    value, resume = (yield item), generator.send
                 except GeneratorExit:
-                    generator.close()
+                    with step:
+                        generator.close()
                     raise
                 except BaseException as thrown:
-                    resume, value = generator.throw, thrown  # type: ignore[assignment]
+                    value, resume = thrown, generator.throw
         except StopIteration as stop:
             return stop.value
         except BaseException as raised:
@@ -102,35 +135,35 @@ def _wrap_generator(
             raise
         finally:
             span.end(error)
+            error = value = None  # a frame that holds its own exception is a cycle
 
     return steps
 
 
 def _wrap_async_generator(
-    function: Callable[..., AsyncGenerator[Any, Any]], name: str, fields: dict[str, Any]
-) -> Callable[..., AsyncGenerator[Any, Any]]:
+    function: Callable[..., AsyncGenerator[Any, Any]], plan: _Plan
+) -> Callable[..., Any]:
     @functools.wraps(function)
     async def steps(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         generator = function(*args, **kwargs)
-        span = _open(function, name, fields)
+        span = plan.span()
         span.start()
+        step = _Step(span)
         error: BaseException | None = None
+        resume: Callable[[Any], Any] = generator.asend
+        value: Any = None
         try:
-            resume, value = generator.asend, None
             while True:
-                token = current_span.set(span)
+                with step:
+                    item = await resume(value)
                 try:
-                    item = await resume(value)  # type: ignore[arg-type]
-                finally:
-                    current_span.reset(token)
-                try:
-                    value = yield item
-                    resume = generator.asend
+                    value, resume = (yield item), generator.asend
                 except GeneratorExit:
-                    await generator.aclose()
+                    with step:
+                        await generator.aclose()
                     raise
                 except BaseException as thrown:
-                    resume, value = generator.athrow, thrown  # type: ignore[assignment]
+                    value, resume = thrown, generator.athrow
         except StopAsyncIteration:
             return
         except BaseException as raised:
@@ -138,5 +171,6 @@ def _wrap_async_generator(
             raise
         finally:
             span.end(error)
+            error = value = None
 
     return steps

@@ -35,10 +35,11 @@ class Run:
         span_id: the run's own root span, 64 bits: records outside any span belong to it.
         parent_span_id: the span, of another run or service, under which this run stands; 0 when none.
         attempt: names this attempt; a retry of the same run id has another.
+        level: the lowest level that the run asks for; a lane with a level of its own may ask for more.
         process: the process that runs it.
     """
 
-    __slots__ = ("attempt", "cut_id", "name", "parent_run_id", "parent_span_id", "process", "run_id", "span_id", "trace_id")
+    __slots__ = ("attempt", "cut_id", "level", "name", "parent_run_id", "parent_span_id", "process", "run_id", "span_id", "trace_id")
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Run:
         parent_span_id: int = 0,
         name: str | None = None,
         attempt: str = "",
+        level: int = 0,
     ) -> None:
         self.run_id = run_id
         self.parent_run_id = parent_run_id
@@ -59,6 +61,7 @@ class Run:
         self.span_id = span_id
         self.parent_span_id = parent_span_id
         self.attempt = attempt
+        self.level = level
         self.process = process
         self.cut_id = cut_id(run_id)
 

@@ -60,6 +60,7 @@ class Lane:
         self.room = asyncio.Event()
         self.room.set()
         self.lagging = False
+        self.sifting = options.level is not None  # set by the pipeline when any of its lanes has a level
         self.progress = 0  # grows with every settled write; the writer's patience looks at it
         self._backlog: deque[Record | Mark] = deque()
         self._waiting = 0  # records (not marks) in the backlog
@@ -90,7 +91,7 @@ class Lane:
         self._next_seq = next_seq
         counts.taken += given
         admitted = records
-        if options.admit is not None or options.level > Level.DEBUG:
+        if self.sifting or options.admit is not None:
             admitted = [record for record in records if self._admits(record)]
         counts.filtered += given - len(admitted)
         if self._waiting + len(admitted) > options.capacity - options.capacity // _RESERVED:
@@ -115,7 +116,8 @@ class Lane:
     def _admits(self, record: Record) -> bool:
         if record.kind is not Kind.LOG:
             return True
-        if record.level < self.options.level:
+        level = self.options.level
+        if record.level < (record.context.run.level if level is None else level):
             return False
         if self.options.admit is None:
             return True

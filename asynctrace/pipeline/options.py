@@ -38,7 +38,8 @@ class LaneOptions:
         patience: seconds without progress after which the writer stops waiting for the lane.
         retry: when to try again after a transient failure.
         surprises: tries for errors that no sink should raise.
-        level: the lowest level that the lane takes; structural records always pass.
+        level: the lowest level that the lane takes, however high that of a run is; None: what each run asks for.
+            Structural records always pass.
         admit: a rule that decides for each log record whether the lane takes it; None takes all.
         mark_every: records between two marks in the store.
     """
@@ -54,7 +55,7 @@ class LaneOptions:
     patience: float = 0.25
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     surprises: int = 3
-    level: Level = Level.DEBUG
+    level: Level | None = None
     admit: Callable[[Record], bool] | None = None
     mark_every: int = 10_000
 

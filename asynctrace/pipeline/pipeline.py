@@ -7,6 +7,7 @@ import concurrent.futures
 import logging
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from enum import Enum
@@ -85,6 +86,8 @@ class Pipeline:
         self._state = _State.NEW
         self._home: asyncio.AbstractEventLoop | None = None  # given by `async with`; None: the loop thread
         self._inherited: list[object] = []
+        self._sifting = False
+        self._followers: list[weakref.WeakMethod[Callable[[int], None]]] = []
         self._number(new_producer())
         for sink in sinks:
             self._new_lane(sink, options)
@@ -171,7 +174,42 @@ class Pipeline:
         default = LOCAL if isinstance(sink, LocalSink) else REMOTE
         lane = Lane(name, sink, options or default, self.producer, self._finisher.next_seq)
         self._lanes.append(lane)
+        self._sifting = self._sifting or lane.sifting
+        for each in self._lanes:
+            each.sifting = self._sifting
+        if lane.options.level is not None:
+            self._tell_level()
         return lane
+
+    # -- levels ----------------------------------------------------------------------------------------------
+
+    def follow_level(self, follower: Callable[[int], None]) -> None:
+        """Tell the bound method, weakly held, now and later: the lowest level that a lane asks for by itself.
+
+        A lane without a level takes what each run asks for, and does not count.
+        """
+        with self._lock:
+            self._followers = [known for known in self._followers if known() is not None]
+            self._followers.append(weakref.WeakMethod(follower))
+            lowest = self._lowest_level()
+        if lowest is not None:
+            follower(lowest)
+
+    def _lowest_level(self) -> int | None:
+        levels = [lane.options.level for lane in self._lanes if lane.options.level is not None]
+        return min(levels, default=None)
+
+    def _tell_level(self) -> None:
+        with self._lock:
+            lowest, followers = self._lowest_level(), list(self._followers)
+        for known in followers:
+            follower = known()
+            if follower is not None and lowest is not None:
+                follower(lowest)
+
+    def _tell_drops(self, lane: Lane, reason: str, count: int, run: RunContext) -> None:
+        if self._state is _State.RUNNING and None in self._tasks:  # else nobody would deliver it in time
+            self._writer.tell_drops(reason, count, run, lane.name)
 
     # -- starting --------------------------------------------------------------------------------------------
 

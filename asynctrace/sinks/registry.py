@@ -1,21 +1,24 @@
 """Which scheme of a sink URL means which class, and what to install for it.
 
 Third parties add schemes by the entry-point group ``asynctrace.sinks``: the name is the scheme, the object a class or
-function whose first argument is the URL's target and whose keyword arguments are its query parameters.
+function whose first argument is the URL's target and whose other arguments are its query parameters.
 """
 
 from __future__ import annotations
 
 import inspect
+import os
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from asynctrace.errors import ConfigurationError, MissingExtraError
 from asynctrace.ports import LocalSink, Reader, Sink
@@ -49,6 +52,7 @@ SCHEMES: dict[str, Scheme] = {
     "console": Scheme("asynctrace.sinks.console:ConsoleSink", takes_path=False),
     "memory": Scheme("asynctrace.sinks.memory:MemorySink", takes_path=False),
 }
+_EXAMPLES = "sqlite:./traces.db, file:./logs, console:, memory:"
 
 
 def sink_from_url(url: str, defaults: Mapping[str, Any] | None = None) -> Sink | LocalSink:
@@ -66,27 +70,22 @@ def sink_from_url(url: str, defaults: Mapping[str, Any] | None = None) -> Sink |
         >>> sink_from_url("memory:?max_records=10")
         <MemorySink of 0 records>
     """
-    factory, arguments, keywords = _resolve(url)
-    known = inspect.signature(factory).parameters
-    for name, value in (defaults or {}).items():
-        if name in known:
-            keywords.setdefault(name, value)
-    return typing.cast("Sink | LocalSink", factory(*arguments, **keywords))
-
-
-def check_url(url: str) -> None:
-    """Raise what :func:`sink_from_url` would, and make nothing."""
-    _resolve(url)
-
-
-def _resolve(url: str) -> tuple[Callable[..., Any], list[str], dict[str, Any]]:
-    scheme, target, parameters = _parse(url)
-    known = _scheme(scheme, target, url)
-    if known is None:
-        factory, arguments = _third_party(scheme, url), [target]
+    parts = _parse(url)
+    scheme = _scheme(parts)
+    if scheme is None:
+        factory, arguments = _third_party(parts), [parts.target]
     else:
-        factory, arguments = _load(known.sink, scheme, known.extra), [target] if known.takes_path else []
-    return factory, arguments, _typed(factory, parameters, url)
+        factory = _load(scheme.sink, parts.scheme, scheme.extra)
+        arguments = [parts.target] if scheme.takes_path else []
+    known = _keywords(factory, len(arguments))
+    keywords = {name: value for name, value in (defaults or {}).items() if name in known}
+    return typing.cast("Sink | LocalSink", factory(*arguments, **keywords, **_typed(parts, known)))
+
+
+@lru_cache(maxsize=256)  # only successes are kept
+def check_url(url: str) -> None:
+    """Raise what :func:`sink_from_url` would; a sink does nothing before it is opened."""
+    sink_from_url(url)
 
 
 def reader_from_url(url: str) -> Reader:
@@ -95,53 +94,96 @@ def reader_from_url(url: str) -> Reader:
     Raises:
         ConfigurationError: the scheme is unknown, or that sink keeps nothing that can be read back.
     """
-    scheme, target, _ = _parse(url)
-    known = _scheme(scheme, target, url)
-    if known is None or known.reader is None:
-        readable = sorted(name for name, known in SCHEMES.items() if known.reader)
-        raise ConfigurationError("store", url, f"a store that can be read back: {', '.join(readable)}")
-    return typing.cast("Reader", _load(known.reader, scheme, known.extra)(target))
+    parts = _parse(url)
+    scheme = _scheme(parts)
+    if scheme is None or scheme.reader is None:
+        readable = sorted(name for name, scheme in SCHEMES.items() if scheme.reader)
+        raise ConfigurationError("store", shown(url), f"a store that can be read back: {', '.join(readable)}")
+    return typing.cast("Reader", _load(scheme.reader, parts.scheme, scheme.extra)(parts.target))
 
 
 def is_readable(url: str) -> bool:
     """Whether the store of that URL can be read back."""
-    scheme, target, _ = _parse(url)
-    known = _scheme(scheme, target, url)
-    return known is not None and known.reader is not None
+    scheme = _scheme(_parse(url))
+    return scheme is not None and scheme.reader is not None
 
 
 def canonical_url(url: str) -> str:
     """The same text for URLs that mean the same sink; the key under which pipelines are shared."""
-    scheme, target, parameters = _parse(url)
-    return f"{scheme}:{target}?{sorted(parameters)}"
+    parts = _parse(url)
+    scheme = _scheme(parts)
+    target = os.path.abspath(parts.target) if scheme is not None and scheme.takes_path else parts.target
+    return f"{parts.scheme}:{target}?{sorted(parts.parameters)}"
 
 
-def _parse(url: str) -> tuple[str, str, list[tuple[str, str]]]:
-    """Scheme, target, parameters. SQLite paths follow SQLAlchemy: three slashes relative, four absolute."""
-    parts = urlsplit(url)
+def url_of(scheme: str, path: str | os.PathLike[str]) -> str:
+    """The URL of that scheme for a path with any characters.
+
+    >>> url_of("file", "logs/100% #1?")
+    'file:logs/100%25%20%231%3F'
+    """
+    text = os.fspath(path)
+    return f"{scheme}:{'//' if text.startswith('//') else ''}{quote(text)}"
+
+
+_SECRET = re.compile(r"key|token|secret|pass|pwd|auth|credential|signature", re.IGNORECASE)
+
+
+def shown(url: str) -> str:
+    """The URL without secrets, for errors and logs.
+
+    >>> shown("redis://user:hunter2@host/0?api_key=abc&ttl=60")
+    'redis://***@host/0?api_key=***&ttl=60'
+    """
+    scheme = url.partition(":")[0].lower()
+    if scheme not in SCHEMES:  # ours take paths, which may hold an @
+        url = re.sub(r"(?<=:)(/*).*@", r"\1***@", url, count=1, flags=re.DOTALL)
+    return re.sub(
+        r"(?<=[?&])([^=&]*)=([^&]*)",
+        lambda match: f"{match[1]}=***" if _SECRET.search(match[1]) else match[0],
+        url,
+    )
+
+
+# -- taking a URL apart --------------------------------------------------------------------------------------
+
+
+class _Parts(NamedTuple):
+    scheme: str
+    target: str
+    parameters: list[tuple[str, str]]
+    url: str  # without secrets
+
+
+def _parse(url: str) -> _Parts:
+    """SQLite paths follow SQLAlchemy: three slashes relative, four absolute."""
+    try:
+        parts = urlsplit(url, allow_fragments=False)  # a # belongs to the path: dropping it would be silent
+    except ValueError as error:
+        raise ConfigurationError("sink", shown(url), f"a URL such as {_EXAMPLES}") from error
     if not parts.scheme:
-        raise ConfigurationError("sink", url, f"a URL such as {', '.join(_examples())}")
+        raise ConfigurationError("sink", shown(url), f"a URL such as {_EXAMPLES}")
     path = unquote(parts.path)
-    if parts.scheme == "sqlite" and url.startswith("sqlite://"):
-        target = parts.netloc + (path if parts.netloc else path.removeprefix("/"))
-    elif parts.scheme == "file" and parts.netloc in ("", "localhost"):
+    if parts.scheme == "sqlite" and parts.netloc == "" and url[len("sqlite:") :].startswith("//"):
+        target = path.removeprefix("/")
+    elif parts.scheme == "file" and parts.netloc == "localhost":
         target = path
     else:
         target = parts.netloc + path
-    return parts.scheme, target, parse_qsl(parts.query, keep_blank_values=True)
+    return _Parts(parts.scheme, target, parse_qsl(parts.query, keep_blank_values=True), shown(url))
 
 
-def _examples() -> list[str]:
-    return ["sqlite:./traces.db", "file:./logs", "console:", "memory:"]
-
-
-def _scheme(scheme: str, target: str, url: str) -> Scheme | None:
-    known = SCHEMES.get(scheme)
+def _scheme(parts: _Parts) -> Scheme | None:
+    known = SCHEMES.get(parts.scheme)
     if known is None:
         return None
-    if known.takes_path and not target:
-        raise ConfigurationError("sink", url, f"{scheme}: and a path, for example {scheme}:./traces")
-    return _JSONL if known is _FILE and target.endswith(".jsonl") else known
+    if known.takes_path and not parts.target:
+        raise ConfigurationError(
+            "sink", parts.url, f"{parts.scheme}: and a path, for example {parts.scheme}:./traces"
+        )
+    if not known.takes_path and parts.target:
+        raise ConfigurationError("sink", parts.url, f"{parts.scheme}: without a path")
+    return _JSONL if known is _FILE and parts.target.endswith(".jsonl") else known
 
 
 def _load(where: str, scheme: str, extra: str | None) -> Callable[..., Any]:
@@ -154,33 +196,62 @@ def _load(where: str, scheme: str, extra: str | None) -> Callable[..., Any]:
         raise MissingExtraError(f"{scheme}:", error.name or "?", extra) from error
 
 
-def _third_party(scheme: str, url: str) -> Callable[..., Any]:
-    found = entry_points(group=_GROUP, name=scheme)
-    for entry_point in found:
-        return typing.cast("Callable[..., Any]", entry_point.load())
-    near = get_close_matches(scheme, SCHEMES, n=1)
-    hint = f"; did you mean {near[0]}:?" if near else ""
-    raise ConfigurationError("sink", url, f"one of the schemes {', '.join(sorted(SCHEMES))}{hint}")
-
-
-def _typed(factory: Callable[..., Any], parameters: list[tuple[str, str]], url: str) -> dict[str, Any]:
-    hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
-    known = {
-        name: hints.get(name, str)
-        for name, parameter in inspect.signature(factory).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
-    typed = {}
-    for name, value in parameters:
-        if name not in known:
+def _third_party(parts: _Parts) -> Callable[..., Any]:
+    for entry_point in entry_points(group=_GROUP, name=parts.scheme):
+        try:
+            return typing.cast("Callable[..., Any]", entry_point.load())
+        except (ImportError, AttributeError) as error:
             raise ConfigurationError(
-                f"{url}: parameter", name, f"one of {', '.join(sorted(known)) or 'no parameters at all'}"
+                "sink", parts.url, f"a scheme whose entry point {entry_point.value} can be loaded"
+            ) from error
+    near = get_close_matches(parts.scheme, SCHEMES, n=1)
+    hint = f"; did you mean {near[0]}:?" if near else ""
+    raise ConfigurationError("sink", parts.url, f"one of the schemes {', '.join(sorted(SCHEMES))}{hint}")
+
+
+# -- parameters ----------------------------------------------------------------------------------------------
+
+
+def _keywords(factory: Callable[..., Any], positional: int) -> dict[str, Any]:
+    """The keyword arguments that the factory takes, with their annotations; ``str`` where there is none."""
+    parameters = list(inspect.signature(factory).parameters.values())[positional:]
+    try:
+        hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    except (NameError, TypeError):  # names imported for type checkers only; a callable without annotations
+        hints = {}
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {
+        parameter.name: hints.get(parameter.name, str) for parameter in parameters if parameter.kind in named
+    }
+
+
+def _typed(parts: _Parts, known: Mapping[str, Any]) -> dict[str, Any]:
+    typed = {}
+    for name, value in parts.parameters:
+        if name not in known:
+            allowed = ", ".join(sorted(known))
+            raise ConfigurationError(
+                f"{parts.url}: parameter", name, f"one of {allowed}" if allowed else "no parameters at all"
             )
-        typed[name] = convert(f"{url}: {name}", value, known[name])
+        try:
+            typed[name] = convert(f"{parts.url}: {name}", value, known[name])
+        except ConfigurationError as error:
+            if not _SECRET.search(name):
+                raise
+            raise ConfigurationError(error.name, "***", error.allowed) from None
     return typed
 
 
-_TRUTHS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+TRUTHS = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
 
 
 def convert(name: str, value: str, hint: Any) -> Any:
@@ -196,12 +267,12 @@ def convert(name: str, value: str, hint: Any) -> Any:
             return choices[value]
         raise ConfigurationError(name, value, f"one of {', '.join(choices)}")
     if origin in (typing.Union, types.UnionType):
-        choices = [choice for choice in typing.get_args(hint) if choice is not type(None)]
-        return convert(name, value, choices[0])
+        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        return convert(name, value, kinds[0])
     if hint is bool:
-        if value.lower() in _TRUTHS:
-            return _TRUTHS[value.lower()]
-        raise ConfigurationError(name, value, f"one of {', '.join(_TRUTHS)}")
+        if value.lower() in TRUTHS:
+            return TRUTHS[value.lower()]
+        raise ConfigurationError(name, value, f"one of {', '.join(TRUTHS)}")
     if hint in (int, float):
         try:
             return hint(value)

@@ -1,0 +1,281 @@
+"""The composition root: where settings, URLs, sinks and options become pipelines.
+
+A pipeline is shared by all who name the same sinks at the same home; the last one out closes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from asynctrace import settings
+from asynctrace.core import codec
+from asynctrace.core.level import Level
+from asynctrace.errors import ClosedError, ConfigurationError
+from asynctrace.pipeline.diagnostics import diagnostics
+from asynctrace.pipeline.options import LOCAL, REMOTE, LaneOptions
+from asynctrace.pipeline.pipeline import AnySink, Pipeline
+from asynctrace.ports import LocalSink, Sink
+from asynctrace.settings import DEFAULT_STORE, Settings, SinkLike
+from asynctrace.sinks import registry
+
+_Key = tuple[object, ...]
+
+
+class _Shared:
+    """A pipeline and how many hold it."""
+
+    def __init__(self, key: _Key, pipeline: Pipeline) -> None:
+        self.key = key
+        self.pipeline = pipeline
+        self.holders = 0
+
+
+class Lease:
+    """A holder's part in a pipeline."""
+
+    def __init__(self, shared: _Shared) -> None:
+        self._shared: _Shared | None = shared
+        self.pipeline = shared.pipeline
+        shared.holders += 1
+
+    def share(self) -> Lease:
+        """A part for another holder of the same pipeline.
+
+        Raises:
+            ClosedError: this part has been given back.
+        """
+        if self._shared is None:
+            raise ClosedError("the pipeline has been given back; ask for a new one")
+        return Lease(self._shared)
+
+    def release(self) -> bool:
+        """Give the part back; whether the pipeline is now the caller's to close."""
+        with _lock:
+            shared, self._shared = self._shared, None
+            if shared is None:
+                return False
+            shared.holders -= 1
+            if shared.holders:
+                return False
+            _forget(shared)
+            return True
+
+    def part(self) -> None:
+        """Have later holders make a pipeline of their own: the sinks of this one are being changed."""
+        with _lock:
+            if self._shared is not None:
+                _forget(self._shared)
+
+
+_lock = threading.RLock()  # re-entrant: a finaliser may open a trace while we are here
+_pipelines: dict[_Key, _Shared] = {}
+_default: Lease | None = None  # the process's own part
+_default_key: _Key = ()
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _forget(shared: _Shared) -> None:
+    if _pipelines.get(shared.key) is shared:
+        del _pipelines[shared.key]
+
+
+def lease(sinks: Sequence[SinkLike] | None, home: asyncio.AbstractEventLoop | None = None) -> Lease:
+    """A part in the pipeline for those sinks; in the process default when there are none.
+
+    Args:
+        sinks: where the records go.
+        home: the event loop that the holder lives on; None for the loop thread of the process.
+
+    Raises:
+        ConfigurationError: a URL cannot be used.
+    """
+    return _default_lease() if sinks is None else _lease(sinks, settings.current(), home)
+
+
+def _lease(sinks: Sequence[SinkLike], values: Settings, home: asyncio.AbstractEventLoop | None) -> Lease:
+    key = (home, *_identity(sinks, values))
+    with _lock:
+        shared = _pipelines.get(key)
+        if shared is None or shared.pipeline.closed:
+            shared = _pipelines[key] = _Shared(key, _make_pipeline(sinks, values))
+            if home is not None:
+                shared.pipeline.settle_on(home)
+        return Lease(shared)
+
+
+def _identity(sinks: Iterable[SinkLike], values: Settings) -> _Key:
+    """What two holders must have in common to share a pipeline."""
+    how = replace(values, sinks=(), sinks_are_default=False, enabled=True, level=Level.DEBUG)
+    return (how, *[(_identity_of(sink), options) for sink, options in map(_split, sinks)])
+
+
+def _identity_of(sink: str | AnySink) -> object:
+    return registry.canonical_url(sink) if isinstance(sink, str) else id(sink)
+
+
+def _split(sink: SinkLike) -> tuple[str | AnySink, LaneOptions | None]:
+    return sink if isinstance(sink, tuple) else (sink, None)
+
+
+# -- the process default -------------------------------------------------------------------------------------
+
+
+def _default_lease() -> Lease:
+    values = settings.current()
+    key = _identity(values.sinks, values)
+    with _lock:
+        before = _default
+        if before is None or key != _default_key or before.pipeline.closed:
+            _set_default(values, key)
+        else:
+            before = None
+        assert _default is not None
+        mine = _default.share()
+    if before is not None and before.release():
+        before.pipeline.close()
+    return mine
+
+
+def _set_default(values: Settings, key: _Key) -> None:
+    global _default, _default_key
+    sinks = (_default_store(),) if values.sinks_are_default and values.enabled else values.sinks
+    _default, _default_key = _lease(sinks, values, None), key
+
+
+def configure(*sinks: SinkLike, **values: Any) -> Pipeline:
+    """Set the process default, which ``Trace()`` and ``get_trace()`` borrow. An earlier one is flushed first.
+
+    Lazy: starts no thread and makes no file before the first record. Traces that borrowed the earlier default keep
+    it until they are closed.
+
+    Args:
+        sinks: URLs, sinks, or pairs of one and :class:`LaneOptions`; without any, the setting ``sinks`` decides.
+        values: settings by name, see :data:`asynctrace.settings.SETTINGS`.
+
+    Raises:
+        ConfigurationError: a value or a URL cannot be used; the configuration before stays in force.
+
+    Example:
+        >>> configure("memory:", level="info").sinks()
+        [<MemorySink of 0 records>]
+    """
+    given = {**values, "sinks": sinks} if sinks else values
+    loaded = settings.with_given(given)
+    with _lock:
+        before = _default
+        _set_default(loaded, _identity(loaded.sinks, loaded))
+        settings.give(given)
+        assert _default is not None
+        pipeline = _default.pipeline
+    if before is not None:
+        before.pipeline.flush(before.pipeline.close_timeout)
+        if before.release():
+            before.pipeline.close()
+    return pipeline
+
+
+def is_default(pipeline: Pipeline) -> bool:
+    """Whether that is the process default now."""
+    return _default is not None and _default.pipeline is pipeline
+
+
+def forget() -> None:
+    """Without a process default, as before the first ``configure``; for ``shutdown``."""
+    global _default
+    with _lock:
+        _default = None
+        _pipelines.clear()
+        settings.give(None)
+
+
+def _default_store() -> str:
+    where = Path(DEFAULT_STORE.removeprefix("sqlite:"))
+    if not where.is_dir() and os.access(where if where.exists() else where.parent, os.W_OK):
+        diagnostics.say(
+            logging.INFO, ("default store",), "nothing is configured: records go to %s", DEFAULT_STORE
+        )
+        return DEFAULT_STORE
+    diagnostics.say(
+        logging.WARNING,
+        ("default store", "memory"),
+        "nothing is configured and %s cannot be written: records stay in memory",
+        DEFAULT_STORE,
+    )
+    return "memory:"
+
+
+# -- making --------------------------------------------------------------------------------------------------
+
+
+def check(sinks: Sequence[SinkLike] | None) -> None:
+    """Tell a bad setting or URL where it is written, not at the first record.
+
+    Raises:
+        ConfigurationError: a value or a URL cannot be used.
+    """
+    values = settings.current()
+    for sink, _ in map(_split, values.sinks if sinks is None else sinks):
+        if isinstance(sink, str):
+            registry.check_url(sink)
+        elif not isinstance(sink, (LocalSink, Sink)):
+            raise ConfigurationError("sink", repr(sink), "a URL, or an object with open, write and aclose")
+
+
+def make_sink(sink: str | AnySink, values: Settings) -> AnySink:
+    """The sink of a URL, with the settings that concern it; a sink is given back as it is.
+
+    Raises:
+        ConfigurationError: the URL cannot be used.
+    """
+    if not isinstance(sink, str):
+        return sink
+    return registry.sink_from_url(sink, {"format": values.format, "color": values.color})
+
+
+def lane_options(sink: AnySink, values: Settings) -> LaneOptions:
+    """How the lane of that sink behaves unless somebody says otherwise."""
+    if isinstance(sink, LocalSink):
+        return LOCAL
+    return replace(
+        REMOTE,
+        linger=values.batch_interval,
+        max_records=values.batch_size,
+        short=values.batch_size,
+        trigger=min(values.flush_trigger, values.batch_size),
+    )
+
+
+def make_lane(sink: SinkLike, values: Settings) -> tuple[AnySink, LaneOptions]:
+    """The sink, made when it is a URL, and how its lane behaves.
+
+    Raises:
+        ConfigurationError: the URL cannot be used.
+    """
+    named, options = _split(sink)
+    made = make_sink(named, values)
+    return made, options or lane_options(made, values)
+
+
+def _make_pipeline(sinks: Iterable[SinkLike], values: Settings) -> Pipeline:
+    lanes = [make_lane(sink, values) for sink in sinks]
+    if codec.limits().max_text != values.max_text:
+        codec.set_limits(replace(codec.limits(), max_text=values.max_text))
+    pipeline = Pipeline(linger=values.linger, capacity=values.queue_size, close_timeout=values.close_timeout)
+    for sink, options in lanes:
+        pipeline.add_sink(sink, options)
+    return pipeline

@@ -1,0 +1,91 @@
+"""Extras: what the source documents' ``get_trace(extras=…)`` configures, in the terms of this package."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from asynctrace.errors import ConfigurationError
+from asynctrace.pipeline.options import LOCAL, LaneOptions
+from asynctrace.settings import DEFAULT_STORE, SinkLike, truth
+from asynctrace.sinks import registry
+
+_STORES = {"file": "file:./logs", "sqlite": DEFAULT_STORE, "console": "console:", "memory": "memory:"}
+"""What each type of handler means when no path is given."""
+
+_KEYS = ("type", "path", "buffer_size", "flush_interval")
+
+
+def split_extras(extras: Mapping[str, Any]) -> tuple[dict[str, Any], list[SinkLike] | None, bool]:
+    """The fields among the extras, the sinks they name (None: the process default), and ``fail_silently``.
+
+    Configuration never becomes a field: it may hold passwords.
+
+    Raises:
+        ConfigurationError: a key that configures has a value that cannot be used.
+    """
+    fields = dict(extras)
+    kind, handlers = fields.pop("trace_type", None), fields.pop("handlers", None)
+    fail_silently = _truth("fail_silently", fields.pop("fail_silently", True))
+    write = _truth("enable_write_log", fields.pop("enable_write_log", True))
+    return fields, _sinks(kind, handlers) if write else [], fail_silently
+
+
+def _truth(name: str, value: object) -> bool:
+    try:
+        return truth(value)
+    except KeyError as error:
+        raise ConfigurationError(name, value, "true or false") from error
+
+
+def _sinks(kind: object, handlers: Any) -> list[SinkLike] | None:
+    if handlers is None:
+        if kind is None:
+            return None
+        if kind not in _STORES:
+            raise ConfigurationError(
+                "trace_type", kind, f"multi with handlers, or one of {', '.join(_STORES)}"
+            )
+        return [_STORES[str(kind)]]
+    if isinstance(handlers, (str, Mapping)):
+        raise ConfigurationError("handlers", type(handlers).__name__, "a list of handlers, URLs or sinks")
+    return [_sink(handler) if isinstance(handler, Mapping) else handler for handler in handlers]
+
+
+def _sink(handler: Mapping[str, Any]) -> SinkLike:
+    kind = handler.get("type")
+    if kind not in _STORES:
+        raise ConfigurationError("handler type", kind, f"one of {', '.join(_STORES)}")
+    for key in handler:
+        if key not in _KEYS:
+            raise ConfigurationError(f"key of the {kind} handler", key, f"one of {', '.join(_KEYS)}")
+    path = handler.get("path")
+    if path is not None and not isinstance(path, (str, os.PathLike)):
+        raise ConfigurationError(f"path of the {kind} handler", path, "a path")
+    url = _STORES[kind] if path is None else registry.url_of(kind, path)
+    options = _options(kind, handler)
+    return (url, options) if options != LOCAL else url
+
+
+def _options(kind: str, handler: Mapping[str, Any]) -> LaneOptions:
+    """``flush_interval`` in seconds. ``buffer_size`` counts records for databases; for files it counts bytes, of
+    which none are held back here.
+    """
+    interval = _number(kind, handler, "flush_interval", float)
+    size = _number(kind, handler, "buffer_size", int)
+    if not interval:
+        return LOCAL
+    return replace(LOCAL, linger=interval, trigger=size if size and kind == "sqlite" else LOCAL.short)
+
+
+def _number(kind: str, handler: Mapping[str, Any], key: str, make: Callable[[Any], Any]) -> Any:
+    value = handler.get(key)
+    try:
+        number = None if value is None else make(value)
+        if number is not None and not 0 <= number < float("inf"):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigurationError(f"{key} of the {kind} handler", value, "a number from 0") from error
+    return number

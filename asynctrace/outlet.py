@@ -1,0 +1,91 @@
+"""An Outlet: where the handles of one run put their records, and from which level on."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from asynctrace.pipeline.intake import DONE, Intake
+
+if TYPE_CHECKING:
+    from asynctrace.emitter import Emitter
+
+OFF = 1 << 30
+"""A threshold that no level reaches."""
+
+
+class Outlet:
+    """Shared by a trace, its bound handles and its spans.
+
+    Args:
+        intake: takes the records.
+        threshold: the lowest level recorded.
+    """
+
+    def __init__(self, intake: Intake | Nowhere, threshold: int) -> None:
+        self.intake = intake
+        self._threshold = threshold
+        self._handles: weakref.WeakSet[Emitter] = weakref.WeakSet()
+        self._lock = threading.RLock()  # re-entrant: a finaliser may make a handle while we are here
+
+    @property
+    def recording(self) -> bool:
+        """Whether anything is recorded at all."""
+        return self._threshold != OFF
+
+    def join(self, handle: Emitter) -> None:
+        """Silence the handle below the threshold, and keep it so when that changes."""
+        with self._lock:
+            self._handles.add(handle)
+            handle._set_threshold(self._threshold)
+
+    def lower(self, threshold: int) -> None:
+        """Have all handles record from that level on, unless they do so already."""
+        with self._lock:
+            if self.recording and threshold < self._threshold:
+                self._threshold = threshold
+                for handle in list(self._handles):
+                    handle._set_threshold(threshold)
+
+
+class LongWay:
+    """Stands before an Intake and looks full, so that every call takes the long way.
+
+    Args:
+        intake: the Intake behind it; None for a trace that is not open yet.
+    """
+
+    records: Sequence[Any] = ()
+    limit = 0
+
+    def __init__(self, intake: Intake | Nowhere | None) -> None:
+        self._behind = intake
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._behind, name)
+
+
+class Nowhere:
+    """Stands for the Intake where nothing is recorded: counts what it is given."""
+
+    records: Sequence[Any] = ()
+    limit = 0
+    pending = True
+    full = False
+
+    def __init__(self) -> None:
+        self.ignored = 0
+
+    def append(self, record: object) -> None:
+        """Count it."""
+        self.ignored += 1
+
+    def put_record(self, record: object, *, patient: bool) -> None:
+        """Count it."""
+        self.ignored += 1
+
+    def room(self) -> Any:
+        """There always is."""
+        return DONE

@@ -1,0 +1,22 @@
+"""What tests of the process-wide state need."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import asynctrace
+from asynctrace.pipeline.diagnostics import diagnostics
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """An empty current directory, no setting in the environment, nothing configured; and so again afterwards."""
+    for name in [name for name in os.environ if name.startswith("ASYNCTRACE_") or name == "NO_COLOR"]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    asynctrace.shutdown()
+    diagnostics._last.clear()  # what was said in another test may be said again
+    yield tmp_path
+    asynctrace.shutdown()
