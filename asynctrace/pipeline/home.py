@@ -9,7 +9,10 @@ import os
 import threading
 import weakref
 from collections.abc import Coroutine
+from time import monotonic
 from typing import TYPE_CHECKING, Any
+
+from asynctrace.pipeline.lane import LAST_RESORT
 
 if TYPE_CHECKING:
     from asynctrace.pipeline.pipeline import Pipeline
@@ -20,23 +23,30 @@ _pipelines: set[Pipeline] = set()  # strong: a pipeline that nobody holds may st
 _own_tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
 _watched: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 _hooked = False
+_over = False
+
+GRACE = LAST_RESORT + 0.5
+"""Seconds beyond a deadline in which closing still may end by itself."""
+
+_LEAST = 0.2
+"""Seconds that closing has at exit, however long flushing took: what the users' atexit functions recorded."""
 
 
 def register(pipeline: Pipeline) -> None:
     """Remember the pipeline until it is closed; hook into the end of the process at first use."""
-    global _hooked
+    global _hooked, _over
     _pipelines.add(pipeline)
     if not _hooked:
         _hooked = True
         atexit.register(_close_all)
-        # Runs before the users' atexit functions and joins no daemon thread, so it flushes and closes nothing; it is
-        # the only hook in a child forked by multiprocessing. It is private: guarded.
+        # Runs before the users' atexit functions, so it flushes and closes nothing; it is the only hook in a child
+        # forked by multiprocessing. It is private: guarded.
         register_early = getattr(threading, "_register_atexit", None)
         if register_early is not None:
             try:
                 register_early(_flush_all)
-            except RuntimeError:  # the interpreter is shutting down already
-                pass
+            except RuntimeError:  # the interpreter is shutting down: `atexit` calls no newcomers either
+                _over = True
 
 
 def unregister(pipeline: Pipeline) -> None:
@@ -44,21 +54,31 @@ def unregister(pipeline: Pipeline) -> None:
     _pipelines.discard(pipeline)
 
 
+def is_over() -> bool:
+    """Whether the first record came so late that no hook will be called any more."""
+    return _over
+
+
 def pipelines() -> list[Pipeline]:
     """All that are not closed."""
     return list(_pipelines)
 
 
-def create_task(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+def create_task(
+    coroutine: Coroutine[Any, Any, None], name: str, loop: asyncio.AbstractEventLoop | None = None
+) -> asyncio.Task[None]:
     """A task of our own: the end of a loop does not wait for it as for the user's."""
-    task = asyncio.get_running_loop().create_task(coroutine, name=name)
+    task = (loop or asyncio.get_running_loop()).create_task(coroutine, name=name)
     _own_tasks.add(task)
     return task
 
 
-def others_alive() -> bool:
-    """Whether tasks of the user are still running on this loop."""
-    return any(task not in _own_tasks for task in asyncio.all_tasks())
+def others_end() -> bool:
+    """Whether tasks of the user were cancelled on this loop and have not ended yet.
+
+    One that was not cancelled may be who cancelled all others and now waits for them, us included.
+    """
+    return any(task.cancelling() for task in asyncio.all_tasks() if task not in _own_tasks)
 
 
 def watch(loop: asyncio.AbstractEventLoop) -> None:
@@ -75,20 +95,32 @@ def watch(loop: asyncio.AbstractEventLoop) -> None:
     def close_after_delivery() -> None:
         if not loop.is_running() and not loop.is_closed():
             for pipeline in pipelines():
-                _guarded(pipeline.end_with_loop, loop)
+                _guarded(pipeline.leave_loop, loop)
         close()
 
     loop.close = close_after_delivery  # type: ignore[method-assign]
 
 
+_spent = 0.0  # seconds of the deadline that the early flush has used up
+
+
 def _flush_all() -> None:
-    for pipeline in pipelines():
-        _guarded(pipeline.flush, pipeline.close_timeout)
+    global _spent
+    started = monotonic()
+    flushing = [(pipeline, pipeline.begin_flush()) for pipeline in pipelines()]  # all at once, one deadline
+    for pipeline, done in flushing:
+        _guarded(pipeline.wait, done, max(0.0, pipeline.close_timeout - (monotonic() - started)))
+    _spent = monotonic() - started
 
 
 def _close_all() -> None:
+    started = monotonic()
+    closing = []
     for pipeline in pipelines():
-        _guarded(pipeline.close)
+        left = max(_LEAST, pipeline.close_timeout - _spent)
+        closing.append((pipeline, pipeline.begin_close(left), left + GRACE))
+    for pipeline, done, left in closing:
+        _guarded(pipeline.finish_close, done, max(0.0, left - (monotonic() - started)))
 
 
 def _guarded(function: Any, *args: object) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
+from itertools import repeat, starmap
 from typing import Any
 
 from asynctrace.core.level import Level
@@ -50,7 +51,7 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         self.dropped_untold = 0  # dropped since the writer last made them part of its numbering
         self._wake = wake
         self._waiter: asyncio.Future[None] | None = None
-        self._drop_lock = threading.Lock()
+        self._lock = threading.RLock()  # re-entrant: a signal handler or a finaliser may emit inside
         self._room: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
 
     def _init(self, maxsize: int) -> None:
@@ -73,11 +74,17 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         if patient or not self.full or (record.level >= Level.ERROR and len(self.records) < self.capacity):
             self.append(record)
         else:
-            with self._drop_lock:
+            with self._lock:
                 self.dropped += 1
                 self.dropped_untold += 1
         if not self.pending:
             self.wake()
+
+    def put_barrier(self, barrier: Barrier) -> None:
+        """Mark this place in the queue; the caller wakes the writer."""
+        with self._lock:
+            self.barriers += 1
+        self.append(barrier)
 
     @property
     def full(self) -> bool:
@@ -93,7 +100,7 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         self.records.clear()
         self._room.clear()
         self._waiter = None
-        self._drop_lock = threading.Lock()
+        self._lock = threading.RLock()
         self.pending = False
         self.barriers = self.dropped = self.dropped_untold = 0
 
@@ -108,6 +115,8 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
     async def wait(self) -> None:
         """Wait until there may be something in the queue; afterwards ``pending`` is set."""
         self.pending = False  # before the look: whoever appends from now on wakes us
+        if self._room:  # who began to wait while the last records were taken
+            self._admit_waiters()
         if not self.records and not self.dropped_untold:
             loop = asyncio.get_running_loop()
             self._waiter = waiter = loop.create_future()
@@ -116,13 +125,15 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
                 await waiter
             finally:
                 timer.cancel()
-                self._waiter = None
+                if self._waiter is waiter:  # else a writer at another home waits now
+                    self._waiter = None
         self.pending = True
 
     def get_batch(self, most: int) -> list[RawRecord | Barrier]:
         """Take at most so many from the front, without waiting."""
         popleft = self.records.popleft
-        taken = [popleft() for _ in range(min(most, len(self.records)))]
+        # In C all the way: a KeyboardInterrupt between two of them would lose those already taken.
+        taken = list(starmap(popleft, repeat((), min(most, len(self.records)))))
         if self._room and not self.full:
             self._admit_waiters()
         return taken
@@ -131,9 +142,14 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         """How many were dropped since the last call; their numbers are skipped."""
         if not self.dropped_untold:
             return 0
-        with self._drop_lock:
+        with self._lock:
             dropped, self.dropped_untold = self.dropped_untold, 0
         return dropped
+
+    def barrier_reached(self) -> None:
+        """One was taken out of the queue."""
+        with self._lock:
+            self.barriers -= 1
 
     def release_waiters(self) -> None:
         """Let everybody go who waits for room; their records are in the queue already."""

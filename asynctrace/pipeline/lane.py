@@ -4,38 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
-from asynctrace.core.batch import Batch, Mark
-from asynctrace.core.level import Level
+from asynctrace.core.batch import Batch
 from asynctrace.core.record import Kind, Record
+from asynctrace.core.run import RunContext
 from asynctrace.errors import (
     BatchTooLargeError,
     LaneFailure,
     PartialWriteError,
     PermanentSinkError,
+    SinkClosedError,
     SinkError,
     TransientSinkError,
 )
+from asynctrace.pipeline.backlog import Backlog, Load, Waiter
 from asynctrace.pipeline.diagnostics import diagnostics
+from asynctrace.pipeline.last_resort import call_in_daemon
 from asynctrace.pipeline.ledger import LaneCounts, LaneStats
 from asynctrace.pipeline.options import LaneOptions
+from asynctrace.pipeline.tally import Tally
 from asynctrace.ports import LocalSink, Sink
 
-_RESERVED = 10
-"""One part in so many of the backlog is kept for level error and above."""
+LAST_RESORT = 1.0
+"""Seconds beyond the deadline for a local store that did not answer: its blocking write may still succeed."""
 
-
-@dataclass(slots=True)
-class _Waiter:
-    """Somebody who waits until the lane has settled so many records."""
-
-    settled: int
-    future: asyncio.Future[None]
+TellDrops = Callable[["Lane", str, int, RunContext], None]
 
 
 class Lane:
@@ -50,9 +47,18 @@ class Lane:
         options: how.
         producer: of the pipeline; for the marks.
         next_seq: the number of the next record that the lane may see.
+        tell_drops: called on the home loop when room has returned, with reason, count and the run concerned.
     """
 
-    def __init__(self, name: str, sink: Sink | LocalSink, options: LaneOptions, producer: str, next_seq: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        sink: Sink | LocalSink,
+        options: LaneOptions,
+        producer: str,
+        next_seq: int,
+        tell_drops: TellDrops | None = None,
+    ) -> None:
         self.name = name
         self.sink = sink
         self.options = options
@@ -62,20 +68,19 @@ class Lane:
         self.lagging = False
         self.sifting = options.level is not None  # set by the pipeline when any of its lanes has a level
         self.progress = 0  # grows with every settled write; the writer's patience looks at it
-        self._backlog: deque[Record | Mark] = deque()
-        self._waiting = 0  # records (not marks) in the backlog
-        self._current: list[Batch] = []  # taken from the backlog, not settled yet; first one first
-        self._in_hand = 0
-        self._admitted = 0  # records that entered the backlog, ever
-        self._producer = producer
-        self._mark_from = next_seq
-        self._mark_base = (0, 0)
+        self._tally = Tally(producer, next_seq)
+        self._backlog = Backlog(options, self._tally)
+        self._hand: list[Load] = []  # taken from the backlog, not settled yet; first one first
+        self._in_hand = 0  # records in them
         self._next_seq = next_seq
         self._wake = asyncio.Event()
+        self._nudge = asyncio.Event()
         self._hurry = False
         self._opened = False
-        self._waiters: list[_Waiter] = []
-        self._told_drops = 0
+        self._homes = 0  # how many homes it has left
+        self._tell_drops = tell_drops
+        self._untold = 0  # dropped for want of room since the stream was last told
+        self._untold_run: RunContext | None = None
 
     # -- the writer's side -----------------------------------------------------------------------------------
 
@@ -87,31 +92,35 @@ class Lane:
             next_seq: one more than the highest number given out so far.
         """
         counts, options = self.counts, self.options
+        admitted, interrupt = records, None
+        if self.sifting or options.admit is not None:
+            try:
+                admitted = [record for record in records if self._admits(record)]
+            except BaseException as error:  # an interrupt in the user's rule: all are kept, then it goes on
+                interrupt = error
         given = next_seq - self._next_seq
         self._next_seq = next_seq
         counts.taken += given
-        admitted = records
-        if self.sifting or options.admit is not None:
-            admitted = [record for record in records if self._admits(record)]
-        counts.filtered += given - len(admitted)
-        if self._waiting + len(admitted) > options.capacity - options.capacity // _RESERVED:
-            for record in admitted:
-                self._offer_to_full(record)
-        else:
-            self._backlog.extend(admitted)
-            self._waiting += len(admitted)
-            self._admitted += len(admitted)
-        if next_seq - self._mark_from >= options.mark_every:
-            self._append_mark()
-        if self._waiting >= options.high_water:
+        if held_back := given - len(admitted):
+            counts.filtered += held_back
+            self._tally.held_back(held_back)
+        if dropped := self._backlog.extend(admitted):
+            counts.dropped[self._full] += len(dropped)
+            self._untold += len(dropped)
+            self._untold_run = dropped[-1].context
+        if self._tally.size(next_seq) >= options.mark_every:
+            self._end_range()
+        if self._backlog.waiting >= options.high_water:
             self.room.clear()
         self._wake.set()
+        if interrupt is not None:
+            raise interrupt
 
-    def before_offer_dropped(self, count: int) -> None:
-        """Numbers that were used up at the Intake: they count as dropped here, not as filtered."""
+    def skip(self, count: int, reason: str) -> None:
+        """So many numbers were used up by records that never came here: dropped, not filtered."""
         self._next_seq += count
         self.counts.taken += count
-        self.counts.dropped["intake full"] += count
+        self.counts.dropped[reason] += count
 
     def _admits(self, record: Record) -> bool:
         if record.kind is not Kind.LOG:
@@ -127,55 +136,32 @@ class Lane:
             self._say(error, "the rule %r raised %r; the record is admitted", self.options.admit, error)
             return True
 
-    def _offer_to_full(self, record: Record) -> None:
-        options = self.options
-        room = options.capacity if record.level >= Level.ERROR else options.capacity - options.capacity // _RESERVED
-        if self._waiting >= room and (options.when_full != "drop_oldest" or not self._drop_oldest()):
-            self.counts.dropped[f"lane full ({options.when_full})"] += 1
-            return
-        self._backlog.append(record)
-        self._waiting += 1
-        self._admitted += 1
-
-    def _drop_oldest(self) -> bool:
-        for index, item in enumerate(self._backlog):
-            if isinstance(item, Record) and item.level < Level.ERROR:
-                del self._backlog[index]
-                self._waiting -= 1
-                self.counts.dropped["lane full (drop_oldest)"] += 1
-                return True
-        return False
-
     def hurry(self) -> None:
-        """End the linger: somebody waits for the records."""
+        """End the linger and the pause before a retry: somebody waits for the records."""
         self._hurry = True
         self._wake.set()
+        self._nudge.set()
 
-    def settled(self) -> asyncio.Future[None]:
-        """Done when everything offered so far is safe, dead or dropped."""
-        self._append_mark()
-        future = asyncio.get_running_loop().create_future()
-        if self.pending == 0 and not self._backlog and not self._current:
-            future.set_result(None)
-        else:
-            self._waiters.append(_Waiter(self._admitted, future))
+    def settled(self, then: Callable[[], None]) -> None:
+        """Call it when everything offered so far is safe, dead or dropped, and its marks are written."""
+        self._end_range()
+        if self._backlog or self._hand or self._tally.owes:
+            self._backlog.add_waiter(Waiter(then))
             self.hurry()
-        return future
+        else:
+            then()
 
     @property
     def pending(self) -> int:
         """Records in memory."""
-        return self._waiting + self._in_hand
+        return self._backlog.waiting + self._in_hand
 
     def rehome(self) -> None:
-        """Forget the event loop that is gone; the backlog and the counts stay."""
-        self.room, self._wake = asyncio.Event(), asyncio.Event()
+        """Forget the event loop that is gone; the backlog, who waits for it, and the counts stay."""
+        self.room, self._wake, self._nudge = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.room.set()
-        self.lagging = self._opened = False
-        for waiter in self._waiters:
-            with suppress(RuntimeError):  # its loop is closed: nobody waits there
-                waiter.future.get_loop().call_soon_threadsafe(waiter.future.cancel)
-        self._waiters.clear()
+        self._homes += 1
+        self.lagging = self._opened = self._hurry = False
 
     # -- delivery --------------------------------------------------------------------------------------------
 
@@ -183,40 +169,67 @@ class Lane:
         """Deliver for ever."""
         while True:
             await self._gather()
-            await self._deliver_all(None)
+            await self._deliver()
 
     async def finish(self, deadline: float) -> None:
-        """Deliver what there is; what is not safe at the deadline (monotonic seconds) stays."""
-        self._append_mark()
+        """Deliver what there is until the deadline (monotonic seconds); what is not safe then is dropped.
+
+        A local store gets a last, blocking write after it, in a thread that may be left behind.
+        """
+        self._end_range()
         self._hurry = True
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, deadline - monotonic())):
-                await self._deliver_all(deadline)
+                await self._deliver()
+                if self._tally.owes:
+                    self._hand.append(self._cut())
+                    await self._deliver()
+        self._take_backlog()
+        end = max(deadline, monotonic()) + LAST_RESORT
+        while self._hand:
+            load = self._hand[0]
+            if isinstance(self.sink, LocalSink) and monotonic() < end:
+                try:
+                    async with asyncio.timeout(end - monotonic()):
+                        await call_in_daemon(partial(self.sink.write_now, load.batch))
+                except TimeoutError:
+                    self._give_up(load, "not delivered in time")
+                except Exception as error:
+                    self._after_last_write(load, error)
+                else:
+                    self._settle(load)
+            else:
+                self._give_up(load, "not delivered in time")
 
     def finish_now(self) -> None:
         """Deliver what there is with plain blocking calls, or count it as dropped."""
-        self._append_mark()
+        self._end_range()
         self._take_backlog()
-        while self._current:
-            batch = self._current[0]
+        while self._hand:
+            load = self._hand[0]
             if not isinstance(self.sink, LocalSink):
-                self._give_up(batch, "loop ended")
+                self._give_up(load, "loop ended")
                 continue
             try:
-                self.sink.write_now(batch)
-            except PartialWriteError as error:
-                self._settle(batch, dead=len(error.rejections), reason=str(error))
+                self.sink.write_now(load.batch)
             except Exception as error:  # the last resort has no second try
-                self._failed(error)
-                self._give_up(batch, "last write failed")
+                self._after_last_write(load, error)
             else:
-                self._settle(batch)
+                self._settle(load)
 
     def abandon(self, reason: str) -> None:
-        """Count what is left as dropped, for a lane that will never write again."""
+        """Count what is left as dropped: the sink hangs, and nobody waits for it any more."""
         self._take_backlog()
-        while self._current:
-            self._give_up(self._current[0], reason)
+        while self._hand:
+            self._give_up(self._hand[0], reason)
+
+    def _after_last_write(self, load: Load, error: Exception) -> None:
+        self._failed(error)
+        if isinstance(error, PartialWriteError):
+            rejected = _indices(error, load.batch)
+            self._settle(load, dead=len(rejected), reason=str(error))
+        else:
+            self._give_up(load, "last write failed")
 
     async def aclose(self, deadline: float) -> None:
         """Close the sink within the deadline (monotonic seconds)."""
@@ -225,194 +238,221 @@ class Lane:
                 await self.sink.aclose()
         except Exception as error:  # whatever the driver does, the program goes on
             self._say(error, "closing failed: %r", error)
+        self._opened = False
 
     async def _gather(self) -> None:
-        while not self._backlog and not self._current:
+        while not self._backlog and not self._hand:
             self._wake.clear()
             await self._wake.wait()
-        if self.options.linger and not self._current:
+        if self.options.linger and not self._hand:
             end = monotonic() + self.options.linger
-            while self._waiting < self.options.trigger and not self._hurry and (left := end - monotonic()) > 0:
+            while (
+                self._backlog.waiting < self.options.trigger
+                and not self._hurry
+                and (left := end - monotonic()) > 0
+            ):
                 self._wake.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):
                         await self._wake.wait()
 
-    async def _deliver_all(self, deadline: float | None) -> None:
-        while self._current or self._backlog:
-            if not self._current:
-                self._current.append(self._cut())
-            await self._deliver(deadline)
-            if self.options.linger and not self._hurry and self._waiting < self.options.trigger:
+    async def _deliver(self) -> None:
+        """Empty the hand and the backlog; what is too little for a batch goes on lingering."""
+        while self._hand or self._backlog:
+            if not self._hand:
+                self._hand.append(self._cut())
+            await self._try(self._hand[0])
+            lingers = self.options.linger and not self._hurry and self._backlog.waiting < self.options.trigger
+            if lingers and not self._hand:
                 return
         self._hurry = False
 
-    def _cut(self) -> Batch:
-        options, waiting = self.options, self._waiting
-        most = min(waiting, options.max_records)
-        if waiting > options.short:
-            most = 1 << (most.bit_length() - 1)
-        records: list[Record] = []
-        marks: list[Mark] = []
-        popleft = self._backlog.popleft
-        while self._backlog and (len(records) < most or isinstance(self._backlog[0], Mark)):
-            item = popleft()
-            if isinstance(item, Mark):
-                marks.append(item)
-            else:
-                records.append(item)
-        self._waiting -= len(records)
-        self._in_hand += len(records)
-        if not self.room.is_set() and self._waiting < options.high_water // 2:
+    def _cut(self) -> Load:
+        load = self._backlog.cut()
+        self._in_hand += len(load.batch)
+        if self._backlog.waiting < self.options.high_water // 2 and not self.room.is_set():
             self.lagging = False
             self.room.set()
-        return Batch(records, marks)
+        return load
 
     def _take_backlog(self) -> None:
         while self._backlog:
-            self._current.append(self._cut())
+            self._hand.append(self._cut())
 
-    async def _deliver(self, deadline: float | None) -> None:
-        """See the first batch in hand through, however many tries that takes."""
-        attempt, surprises, started = 0, 0, monotonic()
-        while self._current:
-            batch = self._current[0]
-            attempt += 1
-            try:
-                await self._write(batch)
-            except BatchTooLargeError as error:
-                self._failed(error)
-                attempt = 0
-                if len(batch) > 1:
-                    middle = len(batch) // 2
-                    self._current[0:1] = [
-                        Batch(batch.records[:middle]),
-                        Batch(batch.records[middle:], batch.marks),
-                    ]
-                else:
-                    self._settle(batch, dead=1, reason=str(error))
-                    return
-            except PartialWriteError as error:
-                self._failed(error)
-                if self._keep_rest(batch, error):
-                    return
-                attempt = 0
-            except PermanentSinkError as error:
-                self._failed(error)
-                self._settle(batch, dead=len(batch), reason=str(error))
-                return
-            except Exception as error:  # TransientSinkError and surprises
-                self._failed(error)
-                retry_after = None
-                if isinstance(error, TransientSinkError):
-                    retry_after = error.retry_after
-                else:
-                    surprises += 1
-                    if surprises >= self.options.surprises:
-                        logging.getLogger("asynctrace").debug("lane %s: surprise", self.name, exc_info=error)
-                        self._settle(batch, dead=len(batch), reason=repr(error))
-                        return
-                pause = self.options.retry.delay(
-                    attempt, elapsed=monotonic() - started, retry_after=retry_after
-                )
-                if pause is None:
-                    self._settle(batch, dead=len(batch), reason=f"retries used up: {error}")
-                    return
-                self.counts.retries += 1
-                await asyncio.sleep(pause)
+    async def _try(self, load: Load) -> None:
+        """One write. Afterwards the load is settled, replaced by its rest, or, after a pause, still there."""
+        batch = load.batch
+        if not batch.records and not batch.marks:
+            self._settle(load)
+            return
+        if load.started is None:
+            load.started = monotonic()
+        try:
+            await self._write(batch)
+        except BatchTooLargeError as error:
+            self._failed(error)
+            self._halve(load, error)
+        except PartialWriteError as error:
+            self._failed(error)
+            if (rest := self._keep_rest(load, error)) is not None:
+                await self._pause(rest, error)
+        except PermanentSinkError as error:
+            self._failed(error)
+            self._bury(load, str(error))
+        except Exception as error:  # TransientSinkError and surprises
+            self._failed(error)
+            if not isinstance(error, (TransientSinkError, SinkClosedError)):
+                load.surprises += 1
+            if load.surprises >= self.options.surprises:
+                logging.getLogger("asynctrace").debug("lane %s: surprise", self.name, exc_info=error)
+                self._bury(load, repr(error))
             else:
-                self._settle(batch)
-                return
+                await self._pause(load, error)
+        else:
+            self._settle(load)
 
     async def _write(self, batch: Batch) -> None:
+        limit, homes = asyncio.timeout(self.options.write_timeout), self._homes
         try:
-            async with asyncio.timeout(self.options.write_timeout):
+            async with limit:
                 if not self._opened:
                     await self.sink.open()
                     self._opened = True
                 await self.sink.write(batch)
-        except TimeoutError as error:
-            raise TransientSinkError(f"no answer within {self.options.write_timeout} s") from error
-        except OSError as error:
-            raise TransientSinkError(str(error)) from error
+            if homes != self._homes:  # this loop stood still, and another home took over meanwhile
+                raise asyncio.CancelledError
+        except RuntimeError as error:
+            # When the interpreter ends, Python 3.12 starts no thread any more, and executors refuse.
+            if "shutdown" not in str(error) or not isinstance(self.sink, LocalSink):
+                raise
+            self.sink.write_now(batch)
+        except OSError as error:  # a TimeoutError is one
+            late = f"no answer within {self.options.write_timeout} s"
+            raise TransientSinkError(late if limit.expired() else repr(error)) from error
 
-    def _keep_rest(self, batch: Batch, error: PartialWriteError) -> bool:
-        """Settle what was stored or rejected for good; True when nothing is left to try again."""
-        again = {r.index for r in error.rejections if r.retryable}
-        dead = sum(not r.retryable for r in error.rejections)
-        rest = Batch([record for index, record in enumerate(batch) if index in again])
-        self._settle(batch, dead=dead, kept=len(rest), reason=str(error))
-        if not len(rest):
-            return True
-        self._in_hand += len(rest)
-        self._current.insert(0, rest)
-        return False
+    async def _pause(self, load: Load, error: Exception) -> None:
+        """Wait before the next try of the load, or give it up."""
+        assert load.started is not None
+        load.attempts += 1
+        retry_after = error.retry_after if isinstance(error, TransientSinkError) else None
+        elapsed = monotonic() - load.started
+        pause = self.options.retry.delay(load.attempts, elapsed=elapsed, retry_after=retry_after)
+        if pause is None:
+            self._bury(load, f"retries used up: {error}")
+            return
+        self.counts.retries += 1
+        if retry_after is not None:  # the destination asked to be left alone: nobody hurries that
+            await asyncio.sleep(pause)
+            return
+        self._nudge.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._nudge.wait()
+
+    def _halve(self, load: Load, error: BatchTooLargeError) -> None:
+        records = load.batch.records
+        if len(records) <= 1:
+            self._bury(load, str(error))
+            return
+        middle = len(records) // 2
+        self._hand[0:1] = [
+            Load(Batch(records[:middle]), started=load.started),
+            Load(Batch(records[middle:], load.batch.marks), load.waiters, started=load.started),
+        ]
+
+    def _keep_rest(self, load: Load, error: PartialWriteError) -> Load | None:
+        """Settle what was stored or rejected for good; what is to be tried again stays first in hand."""
+        batch = load.batch
+        rejected = _indices(error, batch)
+        again = {r.index for r in error.rejections if r.retryable} & rejected
+        if not again:
+            self._settle(load, dead=len(rejected), reason=str(error))
+            return None
+        rest = Load(Batch([batch[index] for index in sorted(again)]), load.waiters, load.started)
+        if len(again) == len(batch):
+            rest.attempts = load.attempts  # no progress: the pauses go on growing
+        load.waiters = []
+        self._hand.insert(1, rest)
+        self._in_hand += len(rest.batch)
+        self._settle(load, dead=len(rejected) - len(again), kept=len(again), reason=str(error))
+        return rest
 
     # -- the ledger ------------------------------------------------------------------------------------------
 
-    def _settle(self, batch: Batch, *, dead: int = 0, kept: int = 0, reason: str = "") -> None:
-        counts = self.counts
-        self._current.remove(batch)
-        self._in_hand -= len(batch)
+    def _settle(self, load: Load, *, dead: int = 0, kept: int = 0, reason: str = "") -> None:
+        """The sink took the load, but for the dead records and those kept for another try."""
+        if load not in self._hand:  # settled meanwhile: a hung write was left behind and came back
+            return
+        batch, counts = load.batch, self.counts
         delivered = len(batch) - dead - kept
         counts.delivered += delivered
-        if delivered or not batch.records:
-            counts.batches += 1
-        self.progress += 1
+        counts.batches += bool(delivered or batch.marks)
         if dead:
-            counts.dead += dead
-            self._append_loss(batch, dead)
-            self._say(None, "%d record(s) rejected for good: %s", dead, reason)
-        self._release()
+            self._count_dead(dead, reason)
+        self._drop_hand(load, lost=dead)
 
-    def _give_up(self, batch: Batch, reason: str) -> None:
-        self._current.remove(batch)
-        self._in_hand -= len(batch)
-        if len(batch):
-            self.counts.dropped[reason] += len(batch)
-            self._say(None, "%d record(s) dropped: %s", len(batch), reason)
-        self._release()
+    def _bury(self, load: Load, reason: str) -> None:
+        """The sink took nothing of the load and never will."""
+        if load not in self._hand:
+            return
+        self._count_dead(len(load.batch), reason)
+        self._tally.not_stored(load.batch.marks)
+        self._drop_hand(load, lost=len(load.batch))
+
+    def _count_dead(self, count: int, reason: str) -> None:
+        self.counts.dead += count
+        if count:
+            self._say(None, "%d record(s) rejected for good: %s", count, reason)
+
+    def _give_up(self, load: Load, reason: str) -> None:
+        if load not in self._hand:
+            return
+        count = len(load.batch)
+        if count:
+            self.counts.dropped[reason] += count
+            self._say(None, "%d record(s) dropped: %s", count, reason)
+        self._tally.not_stored(load.batch.marks)
+        self._drop_hand(load, lost=count)
+
+    def _drop_hand(self, load: Load, lost: int) -> None:
+        if lost:
+            self._tally.lost(load.batch.records[-1].seq, lost)
+        self._hand.remove(load)
+        self._in_hand -= len(load.batch)
+        self.progress += 1
+        for waiter in load.waiters:
+            waiter.done()
+        if (
+            self._untold
+            and self._tell_drops is not None
+            and self._backlog.waiting <= self.options.capacity // 2
+        ):
+            count, self._untold = self._untold, 0
+            assert self._untold_run is not None
+            self._tell_drops(self, self._full, count, self._untold_run)
+
+    @property
+    def _full(self) -> str:
+        return f"lane full ({self.options.when_full})"
 
     def _failed(self, error: Exception) -> None:
-        self._opened = self._opened and isinstance(error, SinkError) and not isinstance(error, PermanentSinkError)
+        answered = isinstance(error, SinkError) and not isinstance(
+            error, (PermanentSinkError, SinkClosedError)
+        )
+        self._opened = self._opened and answered
         self.counts.failed += 1
         self.counts.last_error = f"{type(error).__name__}: {error}"
         self._say(error, "write failed: %r", error)
 
     def _say(self, error: Exception | None, message: str, *args: object) -> None:
         diagnostics.say(
-            logging.WARNING, (self.name, type(error).__name__, message), f"lane %s: {message}", self.name, *args
+            logging.WARNING, (self.name, type(error).__name__, message), f"lane {self.name}: {message}", *args
         )
 
-    def _release(self) -> None:
-        settled = self._admitted - self.pending
-        for waiter in [w for w in self._waiters if w.settled <= settled]:
-            self._waiters.remove(waiter)
-            if not waiter.future.done():
-                waiter.future.set_result(None)
-
-    def _append_mark(self) -> None:
-        first, last = self._mark_from, self._next_seq - 1
-        if last < first:
-            return
-        filtered, dropped = self.counts.filtered, self.counts.dropped.total()
-        mark = Mark(
-            producer=self._producer,
-            first=first,
-            last=last,
-            admitted=last - first + 1 - (filtered - self._mark_base[0]) - (dropped - self._mark_base[1]),
-            filtered=filtered - self._mark_base[0],
-            dropped=dropped - self._mark_base[1],
-        )
-        self._mark_from = self._next_seq
-        self._mark_base = (filtered, dropped)
-        self._backlog.append(mark)
-
-    def _append_loss(self, batch: Batch, dead: int) -> None:
-        """Correct the mark that already counted these records as admitted."""
-        self._backlog.append(
-            Mark(self._producer, batch.records[0].seq, batch.records[-1].seq, admitted=-dead, dropped=dead)
-        )
+    def _end_range(self) -> None:
+        ended = self._tally.end_range(self._next_seq)
+        if ended is not None:
+            self._backlog.end_range(ended)
 
     def stats(self, queued: int) -> LaneStats:
         """The lane's page; ``queued`` records wait in the Intake."""
@@ -433,12 +473,16 @@ class Lane:
             lagging=self.lagging,
         )
 
-    def failure_since(self, lost: int) -> LaneFailure | None:
-        """What was lost beyond the given count, or is still pending."""
-        now = self.counts.dead + self.counts.dropped.total() - lost
-        unsafe = now + self.pending
-        if not unsafe:
-            return None
-        return LaneFailure(self.name, self.counts.last_error or "not delivered in time", unsafe)
+    def failure(self, queued: int) -> LaneFailure | None:
+        """What is not settled yet, if anything; ``queued`` records wait in the Intake."""
+        unsafe = self.pending + queued
+        return (
+            LaneFailure(self.name, self.counts.last_error or "not delivered in time", unsafe)
+            if unsafe
+            else None
+        )
 
 
+def _indices(error: PartialWriteError, batch: Batch) -> set[int]:
+    """The positions that the sink rejected, as far as they are in the batch."""
+    return {rejection.index for rejection in error.rejections if 0 <= rejection.index < len(batch)}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import inspect
 import logging
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
@@ -16,12 +16,13 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from asynctrace.core.ids import new_producer
+from asynctrace.core.run import RunContext
 from asynctrace.errors import ClosedError, ConfigurationError, DeliveryError, LaneFailure
 from asynctrace.pipeline import home
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.finisher import Finisher
 from asynctrace.pipeline.intake import Barrier, Intake
-from asynctrace.pipeline.lane import Lane
+from asynctrace.pipeline.lane import LAST_RESORT, Lane
 from asynctrace.pipeline.ledger import PipelineStats
 from asynctrace.pipeline.loop_thread import loop_thread
 from asynctrace.pipeline.options import LOCAL, REMOTE, LaneOptions
@@ -33,6 +34,9 @@ DEFAULT_CLOSE_TIMEOUT = 5.0
 
 DEFAULT_CAPACITY = 1_000_000
 """Records in the Intake: about 250 bytes each while they wait there."""
+
+_RESTART = 1.0
+"""Seconds before a task that failed begins again."""
 
 AnySink = Sink | LocalSink
 _S = TypeVar("_S")
@@ -49,8 +53,8 @@ class _State(Enum):
 class Pipeline:
     """Takes records from every thread and delivers them to its sinks.
 
-    Starts nothing before the first record. ``async with`` puts its home on the running loop; without, its home is
-    the one loop thread of the process.
+    Starts nothing before the first record. ``async with`` puts its home on the running loop; without, its
+    home is the one loop thread of the process.
 
     Args:
         sinks: where the records go; a lane for each.
@@ -86,6 +90,9 @@ class Pipeline:
         self._state = _State.NEW
         self._home: asyncio.AbstractEventLoop | None = None  # given by `async with`; None: the loop thread
         self._inherited: list[object] = []
+        self._draining = False
+        self._ender: asyncio.Task[Any] | None = None  # who is in `_end`: one at a time
+        self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._sifting = False
         self._followers: list[weakref.WeakMethod[Callable[[int], None]]] = []
         self._number(new_producer())
@@ -100,7 +107,9 @@ class Pipeline:
         self._tasks: dict[Lane | None, asyncio.Task[None]] = {}
 
     def __repr__(self) -> str:
-        return f"<Pipeline {self._finisher.producer} {self._state.value}: {', '.join(map(repr, self.sinks()))}>"
+        return (
+            f"<Pipeline {self._finisher.producer} {self._state.value}: {', '.join(map(repr, self.sinks()))}>"
+        )
 
     @property
     def producer(self) -> str:
@@ -133,8 +142,8 @@ class Pipeline:
 
         def add() -> None:
             lane = self._new_lane(sink, options or self._options)
-            if self._loop is not None:
-                self._start_lane(lane)
+            if self._tasks:
+                self._run(lane)
 
         self._on_home(add)
 
@@ -144,7 +153,11 @@ class Pipeline:
         Raises:
             ConfigurationError: the pipeline has no such sink.
         """
-        await self._reach(lambda: self._remove(sink))
+        lane = self._lane_of(sink)
+        await self.aflush(self.close_timeout)
+        done = self._take_out(lane)
+        if done is not None:
+            await asyncio.wrap_future(done)
 
     def remove_sink(self, sink: AnySink) -> None:
         """As :meth:`aremove_sink`; waits at most ``close_timeout`` seconds.
@@ -152,17 +165,40 @@ class Pipeline:
         Raises:
             ConfigurationError: the pipeline has no such sink.
         """
-        self._reach_now(lambda: self._remove(sink), self.close_timeout)
+        lane = self._lane_of(sink)
+        self.flush(self.close_timeout)
+        done = self._take_out(lane)
+        if done is not None:
+            self.wait(done, self.close_timeout + home.GRACE)
 
-    async def _remove(self, sink: AnySink) -> None:
+    def _lane_of(self, sink: AnySink) -> Lane:
         lane = next((lane for lane in self._lanes if lane.sink is sink), None)
         if lane is None:
             raise ConfigurationError("sink", repr(sink), f"one of {self.sinks()!r}")
-        if self._loop is not None:
-            await self._flush()
-        self._lanes.remove(lane)
-        self._removed.append(lane)
-        await self._end_lane(lane, monotonic() + self.close_timeout)
+        return lane
+
+    def _take_out(self, lane: Lane) -> concurrent.futures.Future[None] | None:
+        """Remove the lane; a future that is done when its sink is closed, None when it was never open."""
+        done: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+        async def end() -> None:
+            try:
+                await self._stop([lane], monotonic() + self.close_timeout)
+            finally:
+                lane.abandon("lane removed")
+                done.set_result(None)
+
+        def take_out() -> bool:
+            if lane in self._lanes:
+                self._lanes.remove(lane)
+                self._removed.append(lane)
+                if self._loop is not None:
+                    home.create_task(end(), f"asynctrace lane {lane.name} ends", self._loop)
+                    return True
+                lane.finish_now()
+            return False
+
+        return done if self._on_home(take_out) else None
 
     def _new_lane(self, sink: AnySink, options: LaneOptions | None) -> Lane:
         for verb in ("open", "write", "aclose"):
@@ -172,7 +208,7 @@ class Pipeline:
         taken = {lane.name for lane in (*self._lanes, *self._removed)}
         name = next(n for n in (kind, *(f"{kind}-{i}" for i in range(2, len(taken) + 3))) if n not in taken)
         default = LOCAL if isinstance(sink, LocalSink) else REMOTE
-        lane = Lane(name, sink, options or default, self.producer, self._finisher.next_seq)
+        lane = Lane(name, sink, options or default, self.producer, self._finisher.next_seq, self._tell_drops)
         self._lanes.append(lane)
         self._sifting = self._sifting or lane.sifting
         for each in self._lanes:
@@ -215,12 +251,18 @@ class Pipeline:
 
     def _wake(self) -> None:
         """Have the writer look at the queue; any thread, called by the Intake."""
+        self._call_home(self.intake.woken)
+
+    def _call_home(self, function: Callable[[], None]) -> None:
+        """Have the function called on the home loop, which is found first if there is none."""
         loop = self._loop
         if loop is None:
             self._start()
+            loop = self._loop
+        if loop is None:  # nobody is at home any more: what there was has been written on the spot
             return
         try:
-            loop.call_soon_threadsafe(self.intake.woken)
+            loop.call_soon_threadsafe(function)
         except RuntimeError:  # the loop was closed under us
             self._loop_is_gone(loop)
             self._start()
@@ -229,47 +271,78 @@ class Pipeline:
         with self._lock:
             if self._loop is not None:
                 return
-            if self.closed:
+            if self.closed or home.is_over():
                 self._late()
                 return
             try:
                 loop = self._home or loop_thread.loop()
-                self._loop = loop
-                loop.call_soon_threadsafe(self._start_tasks)
+                loop.call_soon_threadsafe(self._start_tasks, loop)
             except RuntimeError:  # a closed home, or the interpreter starts no thread any more
-                self._loop = None
                 if self._home is not None:
                     self._home = None
                     self._start()
                 else:
                     self.drain_now()
+            else:
+                self._loop = loop
 
-    def _start_tasks(self) -> None:
-        assert self._loop is not None
+    def _start_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is None:  # an interrupt came between the two last lines of `_start`
+            self._loop = loop
+        if self._loop is not loop or self._tasks:
+            return
         if self._state is _State.NEW:  # closing may have begun before the loop came round to this
             self._state = _State.RUNNING
-        home.watch(self._loop)
-        self._tasks[None] = home.create_task(self._run_writer(), f"asynctrace writer {self.producer}")
+        home.watch(loop)
+        self._run(None)
         for lane in self._lanes:
-            self._start_lane(lane)
+            self._run(lane)
 
-    def _start_lane(self, lane: Lane) -> None:
-        self._tasks[lane] = home.create_task(lane.run(), f"asynctrace lane {lane.name}")
+    def _run(self, lane: Lane | None) -> None:
+        """Start the lane's task; None stands for the writer's."""
+        if lane is None:
+            task = home.create_task(self._run_writer(), f"asynctrace writer {self.producer}", self._loop)
+        else:
+            task = home.create_task(lane.run(), f"asynctrace lane {lane.name}", self._loop)
+        self._tasks[lane] = task
+        task.add_done_callback(lambda ended: self._task_ended(lane, ended))
+
+    def _task_ended(self, lane: Lane | None, task: asyncio.Task[None]) -> None:
+        """Begin again if it was not we who ended it: somebody cancelled all tasks, or an interrupt struck."""
+        error = None if task.cancelled() else task.exception()
+        if self._tasks.get(lane) is not task:
+            return
+        pause = 0.0
+        if isinstance(error, Exception):  # a bug of ours or of a policy: say it, and do not spin
+            pause = _RESTART
+            diagnostics.say(
+                logging.ERROR, ("task", type(error).__name__), "%r failed: %r", task.get_name(), error
+            )
+        task.get_loop().call_later(pause, self._run_again, lane, task)
+
+    def _run_again(self, lane: Lane | None, ended: asyncio.Task[None]) -> None:
+        if self._tasks.get(lane) is ended:
+            self._run(lane)
 
     async def _run_writer(self) -> None:
         try:
             await self._writer.run()
         except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or self._tasks.get(None) is not task:  # stopped by ourselves
+                raise
             # asyncio.run cancels every task at its end, ours among those that still log in their `finally`.
-            if self._state is _State.RUNNING and self._loop is asyncio.get_running_loop():
-                await self._end_of_loop()
-            raise
+            task.uncancel()
+            await self._end_of_loop()
 
     def _late(self) -> None:
         """Records after the end: local stores still take them."""
-        diagnostics.say(
-            logging.WARNING, ("late", self.producer), "records after the pipeline was closed go straight to local stores"
-        )
+        if self.intake.records or self.intake.dropped_untold:
+            diagnostics.say(
+                logging.WARNING,
+                ("late", self.producer),
+                "records after the end of their pipeline go straight to local stores",
+            )
         self.drain_now()
 
     # -- flushing --------------------------------------------------------------------------------------------
@@ -277,15 +350,19 @@ class Pipeline:
     async def aflush(self, timeout: float | None = None) -> list[LaneFailure]:
         """Wait until every record emitted so far is safe in every lane, or settled otherwise.
 
+        May be awaited on any event loop. When the home loop ends meanwhile, the next home goes on with it.
+
         Args:
             timeout: seconds; None waits as long as it takes.
 
         Returns:
             The lanes that were not done in time.
         """
+        if asyncio._get_running_loop() is None:  # a forked child inside the parent's coroutine
+            return self.flush(timeout)
         try:
             async with asyncio.timeout(timeout):
-                await self._reach(self._flush)
+                await asyncio.wrap_future(self.begin_flush())
         except TimeoutError:
             return self._unsafe()
         return []
@@ -295,33 +372,41 @@ class Pipeline:
 
         On the pipeline's own home loop it cannot wait: it only hurries the writer, and says so once.
         """
-        try:
-            self._reach_now(self._flush, timeout)
-        except (TimeoutError, concurrent.futures.TimeoutError):
+        if not self.wait(self.begin_flush(), timeout):
             return self._unsafe()
         return []
 
-    async def _flush(self) -> None:
-        if self._loop is None and not self.intake.records:
-            return
-        if self._loop is None:
-            self._start()
-        reached = asyncio.get_running_loop().create_future()
-        self.intake.append(Barrier(lambda: reached.done() or reached.set_result(None)))
-        self.intake.barriers += 1
+    def begin_flush(self) -> concurrent.futures.Future[None]:
+        """Put a barrier behind everything emitted so far; done when all of that is settled."""
+        done: concurrent.futures.Future[None] = concurrent.futures.Future()
+        with self._lock:
+            self._leave_standstill()
+            if self._loop is None and self._idle:
+                done.set_result(None)
+                return done
+
+        def reached() -> None:
+            countdown = _Countdown(len(self._lanes), done)
+            for lane in self._lanes:
+                lane.settled(countdown.one)
+
+        self.intake.put_barrier(Barrier(reached))
+        self._call_home(self._look)
+        return done
+
+    @property
+    def _idle(self) -> bool:
+        queued = self.intake.records or self.intake.dropped_untold
+        return not queued and not any(lane.pending for lane in self._lanes)
+
+    def _look(self) -> None:
         self._writer.hurry()
         self.intake.woken()
-        await reached
-        await asyncio.gather(*[lane.settled() for lane in self._lanes])
 
     def _unsafe(self) -> list[LaneFailure]:
-        queued = len(self.intake.records)
-        pending = [(lane, lane.pending + queued) for lane in self._lanes]
-        return [
-            LaneFailure(lane.name, lane.counts.last_error or "not delivered in time", count)
-            for lane, count in pending
-            if count
-        ]
+        queued = max(0, len(self.intake.records) - self.intake.barriers)
+        failures = [lane.failure(queued) for lane in self._lanes]
+        return [failure for failure in failures if failure is not None]
 
     # -- closing ---------------------------------------------------------------------------------------------
 
@@ -356,13 +441,20 @@ class Pipeline:
     async def aclose(self, timeout: float | None = None) -> None:
         """Deliver what was emitted, close the sinks; what is not safe at the deadline is counted and told.
 
-        A cancellation is obeyed after the deadline at the latest: the records come first. A second call waits for
-        the first.
+        A cancellation is obeyed after the deadline at the latest: the records come first. A second call waits
+        for the first.
 
         Args:
             timeout: seconds; by default the pipeline's ``close_timeout``.
         """
-        await self._reach(lambda: self._close(self.close_timeout if timeout is None else timeout))
+        if asyncio._get_running_loop() is None:  # a forked child inside the parent's coroutine
+            self.close(timeout)
+            return
+        seconds = self.close_timeout if timeout is None else timeout
+        closed = self.begin_close(seconds)
+        if not closed.done():
+            await _see_through(closed, seconds + home.GRACE)
+        self._say_unsafe()
 
     def close(self, timeout: float | None = None) -> None:
         """As :meth:`aclose`, for code without an event loop.
@@ -373,111 +465,166 @@ class Pipeline:
             timeout: seconds; by default the pipeline's ``close_timeout``.
         """
         seconds = self.close_timeout if timeout is None else timeout
-        try:
-            self._reach_now(lambda: self._close(seconds), seconds + 1.0)
-        except (TimeoutError, concurrent.futures.TimeoutError):
-            self._say_unsafe()
+        self.finish_close(self.begin_close(seconds), seconds + home.GRACE)
 
-    async def _close(self, timeout: float) -> None:
-        if self._state in (_State.NEW, _State.RUNNING) and self._loop is None and not self.intake.records:
-            self._state = _State.CLOSED
-            home.unregister(self)
-            return
-        if self._state is _State.CLOSED:
-            return
-        if self._loop is None:
-            self._start()
-        if self._state is not _State.CLOSING:
+    def begin_close(self, timeout: float) -> concurrent.futures.Future[None]:
+        """Refuse a new home, have the closing done at the present one; the future is done when it is closed.
+
+        Args:
+            timeout: seconds that it may take.
+        """
+        with self._lock:
+            self._leave_standstill()
+            if self.closed:
+                return self._ended
+            if self._loop is None and not self._idle:
+                self._start()
             self._state = _State.CLOSING
-            self._closing = home.create_task(self._shut_down(monotonic() + timeout), "asynctrace closing")
-        await _see_through(self._closing, timeout)
+            if self._loop is None:
+                self._leave()
+            else:
+                self._call_home(lambda: self._close_here(monotonic() + timeout))
+        return self._ended
+
+    def finish_close(self, closed: concurrent.futures.Future[None], timeout: float) -> None:
+        """Wait in this thread for what ``begin_close`` began."""
+        self.wait(closed, timeout)
+        self._say_unsafe()
+
+    def _close_here(self, deadline: float) -> None:
+        if self._loop is not asyncio._get_running_loop():  # the home was left meanwhile
+            return
+        self._closing = home.create_task(self._shut_down(deadline), "asynctrace closing")
+        self._closing.add_done_callback(lambda task: self._close_again(task, deadline))
+
+    def _close_again(self, task: asyncio.Task[None], deadline: float) -> None:
+        if task.cancelled():  # before its first step, with all tasks of the loop
+            self._close_here(deadline)
 
     async def _shut_down(self, deadline: float) -> None:
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, deadline - monotonic())):
-                    await self._flush()
-        finally:
-            await self._end(deadline)
-            self._state = _State.CLOSED
-            home.unregister(self)
+        while True:
+            try:
+                await self._end(deadline)
+                return
+            except asyncio.CancelledError:  # with all tasks of the loop; the deadline bounds us anyway
+                task = asyncio.current_task()
+                if task is not None:
+                    task.uncancel()
 
     async def _end_of_loop(self) -> None:
         """The loop is going: wait for the tasks that still log, deliver, leave the home."""
         deadline = monotonic() + self.close_timeout
-        while home.others_alive() and monotonic() < deadline:
+        while home.others_end() and monotonic() < deadline:
             await self._writer.drain()
             await asyncio.sleep(0.001)
         await self._end(deadline)
 
     async def _end(self, deadline: float) -> None:
-        """Stop the tasks, deliver what is left within the deadline (monotonic seconds), close the sinks."""
-        tasks, self._tasks = self._tasks, {}
+        """Stop the tasks, deliver what is left by the deadline (monotonic seconds), close the sinks, leave."""
         current = asyncio.current_task()
-        stopped = [task for task in tasks.values() if task is not current]
-        for task in stopped:
-            task.cancel()
-        await asyncio.gather(*stopped, return_exceptions=True)
-        while self.intake.records or self.intake.dropped_untold:
+        while (other := self._ender) is not None and other is not current and not other.done():
+            await asyncio.wait({other})
+        if self._loop is not asyncio.get_running_loop():  # the other one left
+            return
+        self._ender = current
+        writer = self._tasks.pop(None, None)
+        if writer is not None and writer is not current:
+            writer.cancel()
+            await asyncio.wait({writer}, timeout=max(0.0, deadline - monotonic()))
+        while (self.intake.records or self.intake.dropped_untold) and monotonic() < deadline:
             self._writer.step()
             await asyncio.sleep(0)
-        await asyncio.gather(*[self._end_lane(lane, deadline) for lane in self._lanes])
+        await self._stop(self._lanes, deadline)
         self._leave()
 
-    async def _end_lane(self, lane: Lane, deadline: float) -> None:
-        task = self._tasks.pop(lane, None)
-        if task is not None:
+    async def _stop(self, lanes: Sequence[Lane], deadline: float) -> None:
+        """End the lanes' tasks, deliver, close the sinks; a sink that hangs is left behind."""
+        tasks = {task for lane in lanes if (task := self._tasks.pop(lane, None)) is not None}
+        for task in tasks:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        await lane.finish(deadline)
-        await lane.aclose(deadline)
-        lane.finish_now()
+        await _bounded(tasks, deadline)
+        endings = {
+            home.create_task(_end_lane(lane, deadline), "asynctrace lane ends"): lane for lane in lanes
+        }
+        for task in await _bounded(set(endings), deadline + LAST_RESORT + 0.2):
+            task.cancel()
+            endings[task].abandon("not delivered in time")
 
     def _leave(self) -> None:
-        """Without a home; the next record finds a new one."""
-        self._loop = self._home = None
-        self._tasks = {}
-        for lane in self._lanes:
-            lane.rehome()
-        self.intake.release_waiters()
-        self.intake.pending = False
+        """Without a home; the next record finds one, or, after the end, goes straight to local stores."""
+        with self._lock:
+            self._loop = self._home = self._ender = None
+            self._tasks = {}
+            for lane in self._lanes:
+                lane.rehome()
+            if self._state is _State.CLOSING:
+                self._state = _State.CLOSED
+                home.unregister(self)
+            self.intake.release_waiters()
+            self.intake.pending = False
+        if self.intake.records or self.intake.dropped_untold:  # appended meanwhile, without a wake-up
+            self._start()
+        elif self.closed:
+            self.drain_now()
+        if self.closed and not self._ended.done():
+            self._ended.set_result(None)
+
+    def _leave_standstill(self) -> None:
+        """Leave a home that stands still: to make it run here would make the user's own tasks run too."""
+        loop = self._loop
+        if loop is not None and not loop.is_running():
+            self._loop_is_gone(loop)
 
     def _loop_is_gone(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Find another home for what is left; nobody can end the tasks on the old one."""
         with self._lock:
-            if self._loop is loop:
-                for task in self._tasks.values():
-                    task._log_destroy_pending = False  # type: ignore[attr-defined]  # nobody can finish it
-                self._inherited.append(self._tasks)
-                self._leave()
+            if self._loop is not loop:
+                return
+            tasks, self._tasks = self._tasks, {}
+            self._inherited.append(tasks)
+            for task in tasks.values():
+                _abandon(task)
+            closing = self._state is _State.CLOSING
+            if closing:
+                self._state = _State.RUNNING
+            self._leave()
+            if closing:
+                self.begin_close(self.close_timeout)
 
     def drain_now(self) -> None:
         """Write what is left with plain blocking calls; for moments when no event loop can run."""
         with self._lock:
-            while self.intake.records or self.intake.dropped_untold:
-                self._writer.step()
-            for lane in self._lanes:
-                lane.finish_now()
-            self.intake.release_waiters()
-            self.intake.pending = False
-
-    def end_with_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The loop is about to be closed, or the interpreter ends: deliver while it still can run."""
-        if self._loop is not loop:
-            return
-        if not loop.is_running() and not loop.is_closed() and asyncio._get_running_loop() is None:
-            with suppress(RuntimeError):
-                loop.run_until_complete(self._end(monotonic() + self.close_timeout))
+            if self._draining:  # a signal handler or a finaliser emitted while this thread is at it
                 return
-        self._loop_is_gone(loop)
-        self.drain_now()
+            self._draining = True
+            try:
+                self.intake.pending = False  # who appends from now on comes here, and waits for the lock
+                while self.intake.records or self.intake.dropped_untold:
+                    self._writer.step()
+                for lane in self._lanes:
+                    lane.finish_now()
+                self.intake.release_waiters()
+            finally:
+                self._draining = False
+
+    def leave_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """That loop is about to be closed: have what is left delivered at another home."""
+        if self._loop is loop:
+            self._loop_is_gone(loop)
+            self.flush(self.close_timeout)
 
     def after_fork(self) -> None:
         """In a forked child: everything inherited is the parent's; keep it, use none of it, start afresh."""
-        self._inherited += [self._lock, self._tasks, self._loop, self._home, self._writer]
+        self._inherited += [self._lock, self._tasks, self._loop, self._home, self._writer, self._ender]
         self._lock = threading.RLock()
-        self._home = None
+        self._home = self._ender = None
+        self._draining = False
+        self._ended = concurrent.futures.Future()
         self.intake.clear()
-        if not self.closed:
+        if self.closed:
+            self._state = _State.CLOSED
+            self._ended.set_result(None)
+        else:
             self._state = _State.NEW
         lanes, self._lanes = self._lanes, []
         self._inherited.append(lanes)
@@ -511,10 +658,14 @@ class Pipeline:
         )
 
     def _on_home(self, function: Callable[[], _T], timeout: float | None = 5.0) -> _T:
-        """Call the function where nothing else touches the lanes; its value."""
-        loop = self._loop
-        if loop is None or loop.is_closed() or not loop.is_running() or loop is asyncio._get_running_loop():
-            with self._lock:
+        """Call the function where nothing else touches the lanes; its value.
+
+        Raises:
+            TimeoutError: the home loop did not answer.
+        """
+        with self._lock:  # nothing starts meanwhile
+            loop = self._loop
+            if loop is None or not loop.is_running() or loop is asyncio._get_running_loop():
                 return function()
         result: concurrent.futures.Future[_T] = concurrent.futures.Future()
 
@@ -524,65 +675,82 @@ class Pipeline:
             except BaseException as error:
                 result.set_exception(error)
 
-        loop.call_soon_threadsafe(call)
+        try:
+            loop.call_soon_threadsafe(call)
+        except RuntimeError:  # closed meanwhile
+            with self._lock:
+                return function()
         return result.result(timeout)
 
-    async def _reach(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run the coroutine on the home loop and wait for it on this one."""
-        loop = self._loop or self._home
-        if loop is None and self.intake.records:
-            self._start()
-            loop = self._loop
-        if loop is None or loop is asyncio.get_running_loop() or loop.is_closed():
-            await make()
-            return
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(make(), loop))
-
-    def _reach_now(self, make: Callable[[], Coroutine[Any, Any, None]], timeout: float | None) -> None:
-        """Run the coroutine on the home loop and wait for it in this thread."""
-        loop = self._loop or self._home
-        if loop is None and self.intake.records:
-            self._start()
-            loop = self._loop
+    def wait(self, done: concurrent.futures.Future[None], timeout: float | None) -> bool:
+        """Wait in this thread for what the home loop does; whether it is done."""
+        loop = self._loop
         running = asyncio._get_running_loop()
-        if loop is None or loop.is_closed():
-            if self._state is not _State.CLOSED:
-                _run_without_loop(make())
-        elif loop is running:
+        if done.done():
+            return True
+        if loop is not None and loop is running:
             # Waiting would keep the loop from doing what we wait for.
             diagnostics.say(
                 logging.WARNING,
                 ("wait on home loop", self.producer),
-                "close() or flush() on the pipeline's own event loop cannot wait; use `await aclose()` or `aflush()`",
+                "close() or flush() on the pipeline's own event loop cannot wait; "
+                "use `await aclose()` or `aflush()`",
             )
-            home.create_task(make(), "asynctrace scheduled")
-        elif loop.is_running():
-            asyncio.run_coroutine_threadsafe(make(), loop).result(timeout)
-        elif running is None:
-            loop.run_until_complete(asyncio.wait_for(make(), timeout))
-        else:
-            self.drain_now()
-
-
-def _run_without_loop(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine that has nothing to wait for: the pipeline was never started."""
-    try:
-        coroutine.send(None)
-    except StopIteration:
-        return
-    coroutine.close()
-
-
-async def _see_through(task: asyncio.Task[None], timeout: float) -> None:
-    """Wait for the task; a cancellation waits too, until the deadline, and is then passed on."""
-    end = monotonic() + timeout + 1.0
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done() and monotonic() < end:
+            return True
         try:
-            await asyncio.wait({task}, timeout=end - monotonic())
+            done.result(timeout)
+        except (TimeoutError, concurrent.futures.TimeoutError):
+            return False
+        return True
+
+
+def _abandon(task: asyncio.Task[None]) -> None:
+    """Leave the task behind on a loop that is closed or stands still."""
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    coroutine = task.get_coro()
+    if isinstance(coroutine, Coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+        coroutine.close()  # else it would complain that it was never awaited
+    with suppress(RuntimeError):  # closed; if it only stands still, the task must not go on as it was
+        task.get_loop().call_soon_threadsafe(task.cancel)
+
+
+class _Countdown:
+    """Completes a future when so many have come in."""
+
+    def __init__(self, count: int, done: concurrent.futures.Future[None]) -> None:
+        self._left = count + 1
+        self._done = done
+        self.one()
+
+    def one(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            with suppress(concurrent.futures.InvalidStateError):  # who waited has given up
+                self._done.set_result(None)
+
+
+async def _end_lane(lane: Lane, deadline: float) -> None:
+    await lane.finish(deadline)
+    await lane.aclose(deadline)
+
+
+async def _bounded(tasks: set[asyncio.Task[None]], deadline: float) -> set[asyncio.Task[None]]:
+    """Wait for the tasks until the deadline (monotonic seconds); those that are not done."""
+    if not tasks:
+        return set()
+    _, pending = await asyncio.wait(tasks, timeout=max(0.1, deadline - monotonic()))
+    return pending
+
+
+async def _see_through(closed: concurrent.futures.Future[None], timeout: float) -> None:
+    """Wait for the closing; a cancellation waits too, until the deadline, and is then passed on."""
+    end = monotonic() + timeout
+    ended = asyncio.wrap_future(closed)
+    cancelled: asyncio.CancelledError | None = None
+    while not ended.done() and monotonic() < end:
+        try:
+            await asyncio.wait({ended}, timeout=end - monotonic())
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
         raise cancelled
-
-

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from time import monotonic
+from threading import get_ident
+from time import monotonic, time_ns
 from typing import cast
 
+from asynctrace.core import codec
 from asynctrace.core.batch import SLICE
-from asynctrace.core.record import RawRecord
+from asynctrace.core.level import Level
+from asynctrace.core.record import Kind, RawRecord
+from asynctrace.core.run import RunContext
+from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.finisher import Finisher
 from asynctrace.pipeline.intake import Barrier, Intake
 from asynctrace.pipeline.lane import Lane
 
 DEFAULT_LINGER = 0.005
 """Seconds between the first record of a burst and the first look at it: more records, fewer wake-ups."""
+
+INTAKE_FULL = "intake full"
+UNFINISHABLE = "not encodable"
 
 
 class Writer:
@@ -35,6 +45,8 @@ class Writer:
         self._linger = linger
         self._lingering: asyncio.Future[None] | None = None
         self._hurry = False
+        self._untold = 0  # dropped at the Intake since the stream was last told
+        self._interrupt: BaseException | None = None  # came while records were being offered
 
     async def run(self) -> None:
         """Drain for ever."""
@@ -58,28 +70,93 @@ class Writer:
         self._hurry = False
 
     def step(self) -> None:
-        """Take one slice, finish it, offer it; never awaits."""
+        """Take one slice, finish it, offer it; never awaits.
+
+        An interrupt (Ctrl-C on a bare loop) in between costs no record: what was not offered goes back.
+        """
+        self._count_dropped()
         items = self._intake.get_batch(SLICE)
+        done = 0
+        try:
+            if self._intake.barriers:
+                for index, item in enumerate(items):
+                    if isinstance(item, Barrier):
+                        self._offer(cast("Sequence[RawRecord]", items[done:index]))
+                        done = index + 1
+                        self._intake.barrier_reached()
+                        item.reached()
+            raws = cast("Sequence[RawRecord]", items[done:])
+            self._offer(raws)
+            done = len(items)
+            if self._untold and raws and not self._intake.full:
+                count, self._untold = self._untold, 0
+                self.tell_drops(INTAKE_FULL, count, raws[-1].run)
+        finally:
+            if done < len(items):
+                self._intake.records.extendleft(reversed(items[done:]))
+        if self._interrupt is not None:
+            interrupt, self._interrupt = self._interrupt, None
+            raise interrupt
+
+    def tell_drops(self, reason: str, count: int, run: RunContext, lane: str | None = None) -> None:
+        """Say in the stream that records are missing from it, in the run of the last one that is."""
+        fields = {"count": count, "reason": reason, "lane": lane}
+        here = sys._getframe()
+        self._intake.append(
+            RawRecord(
+                time_ns(),
+                int(Level.WARNING),
+                run,
+                None,
+                "asynctrace.dropped",
+                codec.pack(fields),
+                here.f_code,
+                here.f_lasti,
+                get_ident(),
+                Kind.LOG.value,
+            )
+        )
+        if not self._intake.pending:
+            self._intake.wake()
+
+    def _count_dropped(self) -> None:
         if dropped := self._intake.take_dropped():
-            self._finisher.skip(dropped)
-            for lane in self._lanes:
-                lane.before_offer_dropped(dropped)
-        if self._intake.barriers:
-            start = 0
-            for index, item in enumerate(items):
-                if isinstance(item, Barrier):
-                    self._offer(cast("Sequence[RawRecord]", items[start:index]))
-                    start = index + 1
-                    self._intake.barriers -= 1
-                    item.reached()
-            items = items[start:]
-        self._offer(cast("Sequence[RawRecord]", items))
+            self._untold += dropped
+            self._skip(dropped, INTAKE_FULL)
+
+    def _skip(self, count: int, reason: str) -> None:
+        self._finisher.skip(count)
+        for lane in self._lanes:
+            lane.skip(count, reason)
 
     def _offer(self, raws: Sequence[RawRecord]) -> None:
-        if raws:
+        if not raws:
+            return
+        first = self._finisher.next_seq
+        try:
             records = self._finisher.finish(raws)
-            for lane in self._lanes:
+        except BaseException as error:
+            self._finisher.next_seq = first
+            if not isinstance(error, Exception):
+                raise
+            self._offer_singly(raws, error)
+            return
+        for lane in self._lanes:
+            try:
                 lane.offer(records, self._finisher.next_seq)
+            except BaseException as error:  # an interrupt: the other lanes get theirs all the same
+                self._interrupt = error
+
+    def _offer_singly(self, raws: Sequence[RawRecord], error: Exception) -> None:
+        """One record cannot be finished, which is a bug of ours: it must not take its neighbours with it."""
+        if len(raws) > 1:
+            for raw in raws:
+                self._offer([raw])
+            return
+        diagnostics.say(
+            logging.ERROR, ("finish", type(error).__name__), "a record cannot be finished: %r", error
+        )
+        self._skip(1, UNFINISHABLE)
 
     async def _wait_for_more(self) -> None:
         if self._linger and not self._hurry:
