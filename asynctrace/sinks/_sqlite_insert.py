@@ -18,25 +18,28 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from operator import itemgetter
-from typing import Any
+from operator import attrgetter, itemgetter
 
 from asynctrace.core.batch import Mark
 from asynctrace.core.level import LABELS, Level
-from asynctrace.core.record import Record
+from asynctrace.core.record import Kind, Record
 from asynctrace.errors import Rejection
 from asynctrace.sinks._sqlite_errors import blames_a_row
 from asynctrace.sinks._sqlite_rows import NEEDED, OPTIONAL, SHARED, Row, RowEncoder, shared_values
 from asynctrace.sinks._sqlite_schema import EVENTS, MARKS, TRACES
 
 _MOST_ROWS = 1024  # a statement: its values are bound under the GIL, 1 ms for so many rows
-_CACHED = 256  # texts of statements
 _ALL = (*NEEDED, *OPTIONAL)
 _STDERR = ", ".join(f"'{label}'" for level, label in LABELS.items() if level >= Level.ERROR)
+_quoted = '"{}"'.format  # FIRST and LAST are words of SQL
+_MARK_FIELDS = Mark.__struct_fields__
 _INSERT_MARK = (
-    f'INSERT INTO {MARKS} (producer, "first", "last", admitted, filtered, dropped, pruned) '
-    "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    f"INSERT INTO {MARKS} ({', '.join(map(_quoted, _MARK_FIELDS))}) "
+    f"VALUES ({', '.join('?' * len(_MARK_FIELDS))}) ON CONFLICT DO NOTHING"
 )
+_NOT_CANONICAL = (TypeError, ValueError, LookupError, AttributeError, RecursionError)
+
+_Key = tuple[bool, int, str]  # log record, identity of the process, producer
 
 
 def _ladder(most: int) -> list[int]:
@@ -54,56 +57,150 @@ _SIZES = _ladder(_MOST_ROWS)
 _STEP = [0, *(next(size for size in _SIZES if size >= rows) for rows in range(1, _MOST_ROWS + 1))]
 
 
-class _Group:
-    """Rows for one table that share a process and a producer, with their places in the batch."""
+class _Layout:
+    """The columns of a table that statements fill. Immutable: rows laid out by one stay readable."""
 
-    __slots__ = ("indexes", "rows", "shared", "table")
-
-    def __init__(self, table: str, shared: Row) -> None:
+    def __init__(self, table: str, used: Iterable[int] = range(len(NEEDED))) -> None:
         self.table = table
+        self._used = tuple(used)
+        unused = [place for place in range(len(_ALL)) if place not in self._used]
+        self.width = len(self._used)
+        self.pick: Callable[[Row], Row] = itemgetter(*self._used)
+        # Two places at least, else itemgetter gives the bare value; a column twice does no harm.
+        self._watch = itemgetter(*(unused * 2)[: max(2, len(unused))]) if unused else _nothing_unused
+        self._nothing = self._watch((None,) * len(_ALL))
+        self._texts: dict[int, str] = {}
+
+    def fits(self, rows: Sequence[Row]) -> bool:
+        """Whether all other columns are NULL in these rows."""
+        return [*map(self._watch, rows)].count(self._nothing) == len(rows)
+
+    def grown(self, rows: Iterable[Row]) -> _Layout:
+        """With those columns that hold a value in these rows."""
+        filled = {place for row in rows for place, value in enumerate(row) if value is not None}
+        return _Layout(self.table, sorted(filled.union(self._used)))
+
+    def laid_out(self, values: Sequence[object], layout: _Layout) -> list[object]:
+        """Values of another layout that has fewer columns, in this one."""
+        source = {place: index for index, place in enumerate(layout._used)}
+        sources = [source.get(place) for place in self._used]
+        return [
+            None if index is None else values[start + index]
+            for start in range(0, len(values), layout.width)
+            for index in sources
+        ]
+
+    def most_rows(self, connection: sqlite3.Connection) -> int:
+        """How many rows one statement may have."""
+        variables = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) - len(SHARED) - 1
+        return max(size for size in _SIZES if size == 1 or size * self.width <= variables)
+
+    def statement(self, values: Sequence[object], shared: Row) -> tuple[str, list[object]]:
+        """A statement that stores these rows, and what it binds."""
+        count = len(values) // self.width
+        size = _STEP[count]
+        bound = [*shared, *values]
+        bound += (None,) * ((size - count) * self.width)
+        bound.append(count)
+        return self._texts.get(size) or self._text(size), bound
+
+    def _text(self, size: int) -> str:
+        names = [_ALL[place] for place in self._used]
+        of = {name: f"rows.column{number}" for number, name in enumerate(names, 1)}
+        moment, level = of["datetime"], of["level"]
+        row = f"({','.join('?' * len(names))})"
+        text = (
+            f"INSERT INTO {self.table} ({', '.join([*names, 'created_at', 'mode', *SHARED])}) "
+            f"SELECT {', '.join(of.values())}, {moment}, "
+            f"CASE WHEN {level} IN ({_STDERR}) THEN 'stderr' ELSE 'stdout' END, "
+            f"{', '.join(f'shared.column{number}' for number in range(1, len(SHARED) + 1))} "
+            f"FROM (VALUES ({','.join('?' * len(SHARED))})) AS shared "
+            f"CROSS JOIN (VALUES {','.join([row] * size)}) AS rows "
+            "LIMIT ? ON CONFLICT (producer, seq) DO NOTHING"
+        )
+        self._texts[size] = text
+        return text
+
+
+def _nothing_unused(row: Row) -> Row:
+    return ()
+
+
+class _Group:
+    """Rows for one table, of one process and producer, value by value; with their places in the batch."""
+
+    __slots__ = ("indexes", "layout", "shared", "values")
+
+    def __init__(self, layout: _Layout, shared: Row) -> None:
+        self.layout = layout
         self.shared = shared
-        self.rows: list[Row] = []
+        self.values: list[object] = []
         self.indexes: list[int] = []
+
+    def add(self, rows: Sequence[Row], indexes: Iterable[int]) -> None:
+        if not self.layout.fits(rows):
+            self.lay_out(self.layout.grown(rows))
+        self.values.extend(chain.from_iterable(map(self.layout.pick, rows)))
+        self.indexes.extend(indexes)
+
+    def lay_out(self, layout: _Layout) -> None:
+        self.values = layout.laid_out(self.values, self.layout)
+        self.layout = layout
 
 
 class Rows:
     """The rows of one batch, on their way to the file."""
 
     def __init__(self, marks: Sequence[Mark]) -> None:
-        self.groups: dict[tuple[bool, int, str], _Group] = {}
+        self.groups: dict[_Key, _Group] = {}
         self.marks = marks
         self.rejections: list[Rejection] = []
         self.count = 0
 
-    def __bool__(self) -> bool:
-        return bool(self.groups or self.marks)
-
 
 class Inserter:
-    """Turns records into rows and rows into statements. Not safe for two threads at once."""
+    """Turns records into rows and rows into statements.
+
+    ``add`` is not safe for two threads at once; ``insert`` may run on another thread meanwhile.
+    """
 
     def __init__(self) -> None:
-        self._encoder = RowEncoder()
-        self._shapes = {TRACES: _Shape(TRACES), EVENTS: _Shape(EVENTS)}
+        self._encode = RowEncoder().encode
+        self._layouts = {True: _Layout(TRACES), False: _Layout(EVENTS)}
 
-    def add(self, rows: Rows, records: Iterable[Record]) -> None:
+    def add(self, rows: Rows, records: Sequence[Record]) -> None:
         """Encode records behind those that are there; what cannot be encoded becomes a rejection."""
-        encode, groups, index = self._encoder.encode, rows.groups, rows.count
-        for record in records:
-            process, producer = record.context.run.process, record.producer
-            key = (record.kind == 0, id(process), producer)
-            group = groups.get(key)
+        for key, members in _sorted_out(records).items():
+            is_log, _, producer = key
+            indexes = [rows.count + place for place in members]
+            wanted = records if len(members) == len(records) else [records[place] for place in members]
+            group = rows.groups.get(key)
             if group is None:
-                table = TRACES if key[0] else EVENTS
-                group = groups[key] = _Group(table, shared_values(process, producer))
+                shared = shared_values(wanted[0].context.run.process, producer)
+                group = rows.groups[key] = _Group(self._layouts[is_log], shared)
+            elif group.layout is not self._layouts[is_log]:
+                group.lay_out(self._layouts[is_log])
             try:
-                group.rows.append(encode(record))
-            except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
-                rows.rejections.append(Rejection(index, f"{type(error).__name__}: {error}"))
+                encoded = [*map(self._encode, wanted)]
+            except _NOT_CANONICAL:
+                encoded, indexes = self._encode_singly(wanted, indexes, rows.rejections)
+            group.add(encoded, indexes)
+            self._layouts[is_log] = group.layout
+        rows.count += len(records)
+
+    def _encode_singly(
+        self, records: Iterable[Record], indexes: Iterable[int], rejections: list[Rejection]
+    ) -> tuple[list[Row], list[int]]:
+        encoded: list[Row] = []
+        kept: list[int] = []
+        for index, record in zip(indexes, records, strict=True):
+            try:
+                encoded.append(self._encode(record))
+            except _NOT_CANONICAL as error:
+                rejections.append(Rejection(index, f"{type(error).__name__}: {error}"))
             else:
-                group.indexes.append(index)
-            index += 1
-        rows.count = index
+                kept.append(index)
+        return encoded, kept
 
     def insert(self, connection: sqlite3.Connection, rows: Rows) -> list[Rejection]:
         """Store the rows, then the marks; blocks. Rows that are there already are passed over.
@@ -113,107 +210,41 @@ class Inserter:
         """
         rejections = list(rows.rejections)
         for group in rows.groups.values():
-            shape = self._shapes[group.table]
-            shape.grow(group.rows)
-            most = shape.most_rows(connection)
-            for start in range(0, len(group.rows), most):
-                stop = start + most
-                self._insert(connection, group, group.rows[start:stop], group.indexes[start:stop], rejections)
+            most = group.layout.most_rows(connection)
+            for start in range(0, len(group.indexes), most):
+                _insert(connection, group, start, min(start + most, len(group.indexes)), rejections)
         for mark in rows.marks:
-            values = (
-                mark.producer,
-                mark.first,
-                mark.last,
-                mark.admitted,
-                mark.filtered,
-                mark.dropped,
-                mark.pruned,
-            )
-            connection.execute(_INSERT_MARK, values)
-        return sorted(rejections, key=_index)
-
-    def _insert(
-        self,
-        connection: sqlite3.Connection,
-        group: _Group,
-        rows: Sequence[Row],
-        indexes: Sequence[int],
-        rejections: list[Rejection],
-    ) -> None:
-        try:
-            connection.execute(*self._shapes[group.table].statement(rows, group.shared))
-        except Exception as error:
-            if not blames_a_row(error):
-                raise
-            if len(rows) == 1:
-                rejections.append(Rejection(indexes[0], str(error)))
-                return
-            half = len(rows) // 2  # the statement stored nothing: look for the row in halves
-            self._insert(connection, group, rows[:half], indexes[:half], rejections)
-            self._insert(connection, group, rows[half:], indexes[half:], rejections)
+            connection.execute(_INSERT_MARK, [getattr(mark, name) for name in _MARK_FIELDS])
+        return sorted(rejections, key=attrgetter("index"))
 
 
-class _Shape:
-    """The columns of one table that have held a value so far."""
-
-    def __init__(self, table: str) -> None:
-        self._table = table
-        self._texts: dict[int, str] = {}
-        self._used = list(range(len(NEEDED)))
-        self._unused = list(range(len(NEEDED), len(_ALL)))
-        self._take()
-
-    def _take(self) -> None:
-        self._texts.clear()
-        self._pick: Callable[[Row], Row] = itemgetter(*self._used)
-        # Two at least, or itemgetter gives the bare value; looking at a needed column again does no harm.
-        watched = [*self._unused, *self._unused][: max(2, len(self._unused))]
-        self._watch: Callable[[Row], Row] | None = itemgetter(*watched) if watched else None
-        self._nothing: Row = (None,) * len(watched)
-
-    def grow(self, rows: Iterable[Row]) -> None:
-        """Take in the columns that hold a value for the first time."""
-        if self._watch is None:
+def _insert(
+    connection: sqlite3.Connection, group: _Group, start: int, stop: int, rejections: list[Rejection]
+) -> None:
+    layout = group.layout
+    values = group.values[start * layout.width : stop * layout.width]
+    try:
+        connection.execute(*layout.statement(values, group.shared))
+    except Exception as error:
+        if not blames_a_row(error):
+            raise
+        if stop - start == 1:
+            rejections.append(Rejection(group.indexes[start], str(error)))
             return
-        seen = set(map(self._watch, rows)) - {self._nothing}
-        if seen:
-            found = {index for row in rows for index in self._unused if row[index] is not None}
-            self._used = sorted({*self._used, *found})
-            self._unused = [index for index in self._unused if index not in found]
-            self._take()
-
-    def most_rows(self, connection: sqlite3.Connection) -> int:
-        """How many rows one statement may have."""
-        variables = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) - len(SHARED) - 1
-        most = min(_MOST_ROWS, max(1, variables // len(self._used)))
-        return max(size for size in _SIZES if size <= most)
-
-    def statement(self, rows: Sequence[Row], shared: Row) -> tuple[str, list[Any]]:
-        """A statement that stores these rows, and its values."""
-        count, width = len(rows), len(self._used)
-        size = _STEP[count]
-        values: list[Any] = [*shared, *chain.from_iterable(map(self._pick, rows))]
-        values += (None,) * ((size - count) * width)
-        values.append(count)
-        return self._texts.get(size) or self._text(size), values
-
-    def _text(self, size: int) -> str:
-        names = [_ALL[index] for index in self._used]
-        of = {name: f"rows.column{place}" for place, name in enumerate(names, 1)}
-        moment, level = of["datetime"], of["level"]
-        row = f"({','.join('?' * len(names))})"
-        text = (
-            f"INSERT INTO {self._table} ({', '.join([*names, 'created_at', 'mode', *SHARED])}) "
-            f"SELECT {', '.join(of.values())}, {moment}, "
-            f"CASE WHEN {level} IN ({_STDERR}) THEN 'stderr' ELSE 'stdout' END, "
-            f"{', '.join(f'shared.column{place}' for place in range(1, len(SHARED) + 1))} "
-            f"FROM (VALUES ({','.join('?' * len(SHARED))})) AS shared "
-            f"CROSS JOIN (VALUES {','.join([row] * size)}) AS rows "
-            "LIMIT ? ON CONFLICT (producer, seq) DO NOTHING"
-        )
-        self._texts[size] = text
-        return text
+        middle = (start + stop) // 2  # the statement stored nothing: look for the row in halves
+        _insert(connection, group, start, middle, rejections)
+        _insert(connection, group, middle, stop, rejections)
 
 
-def _index(rejection: Rejection) -> int:
-    return rejection.index
+def _sorted_out(records: Iterable[Record]) -> dict[_Key, list[int]]:
+    """Which places in the sequence go into one statement."""
+    found: dict[_Key, list[int]] = {}
+    last_log, last_process, last_producer = None, None, None
+    members: list[int] = []
+    for place, record in enumerate(records):
+        is_log, process, producer = record.kind is Kind.LOG, record.context.run.process, record.producer
+        if process is not last_process or producer is not last_producer or is_log is not last_log:
+            members = found.setdefault((is_log, id(process), producer), [])
+            last_log, last_process, last_producer = is_log, process, producer
+        members.append(place)
+    return found

@@ -91,6 +91,11 @@ def level_in(present: Sequence[str]) -> str:
     return "level" if "producer" in present else "lower(level)"
 
 
+def storable(text: str) -> str:
+    """The text; one that no record holds in place of a text that SQLite cannot take."""
+    return text if _is_storable(text) else "\0not text"
+
+
 def _is_storable(value: object) -> bool:
     try:
         return not isinstance(value, str) or value.encode() is not None

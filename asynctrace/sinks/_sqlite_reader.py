@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 from asynctrace.core.batch import Mark
 from asynctrace.core.query import EVERYTHING, Query
@@ -16,9 +17,9 @@ from asynctrace.core.summary import RunSummary
 from asynctrace.errors import ConfigurationError, StoreError
 from asynctrace.sinks._sqlite_errors import as_store_errors
 from asynctrace.sinks._sqlite_file import StoreFile
-from asynctrace.sinks._sqlite_query import conditions, moment, teach
+from asynctrace.sinks._sqlite_query import conditions, moment, storable, teach
 from asynctrace.sinks._sqlite_rows import RowDecoder, selection
-from asynctrace.sinks._sqlite_runs import runs_of
+from asynctrace.sinks._sqlite_runs import run_of, runs_of
 from asynctrace.sinks._sqlite_schema import EVENTS, MARKS, TRACES, columns_of
 from asynctrace.sinks._sqlite_thread import DriverThread
 
@@ -85,6 +86,14 @@ class SQLiteReader:
                 await thread.run(pages.close)
             finally:
                 await thread.stop()
+
+    async def find(self, run_id: str) -> RunSummary | None:
+        """The one run, or None when the file does not hold it.
+
+        Raises:
+            StoreError: as :meth:`runs`.
+        """
+        return await self._ask(lambda connection: run_of(connection, storable(run_id)))
 
     async def marks(self) -> AsyncIterator[Mark]:
         """All marks, in the order in which they were stored.
@@ -183,7 +192,7 @@ class SQLiteReader:
 
     def _connect_as(self, parameters: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            f"{Path(self.path).as_uri()}?{parameters}",
+            f"file:///{quote(os.fsencode(Path(self.path).as_posix().lstrip('/')))}?{parameters}",
             uri=True,
             timeout=self._busy_timeout,
             isolation_level=None,
@@ -203,7 +212,7 @@ class _Pages:
 
     def __init__(self, connect: Callable[[], sqlite3.Connection], run_id: str, query: Query) -> None:
         self._connect = connect
-        self._run_id = run_id
+        self._run_id = storable(run_id)
         self._query = query
         self._decoder = RowDecoder()
         self._connection: sqlite3.Connection | None = None

@@ -48,6 +48,7 @@ OPTIONAL = (
     "kind",
 )
 
+_COLUMN_FIELDS = frozenset(COLUMN_FIELDS)
 _NO_COLUMNS: Row = (None,) * len(COLUMN_FIELDS)
 _LABELS = tuple(LABELS.get(number) for number in range(max(LABELS) + 1))
 _KINDS = {kind: None if kind is Kind.LOG else kind.label for kind in Kind}
@@ -83,12 +84,14 @@ class RowEncoder:
         """
         context, own, site = record.context, record.own_fields, record.site
         part = self._parts.get(id(context)) or self._part(context)
-        if own:
-            filled, rest = split_fields(context, own)
-            columns = part.columns if filled is context.columns else _columns(filled)
-            metadata = to_json(rest).decode() if rest else None
-        else:
+        if not own:
             columns, metadata = part.columns, part.metadata
+        elif _COLUMN_FIELDS.isdisjoint(own):
+            columns = part.columns
+            metadata = to_json({**context.metadata, **own} if context.metadata else own).decode()
+        else:
+            filled, rest = split_fields(context, own)
+            columns, metadata = _columns(filled), to_json(rest).decode() if rest else None
         span_id, parent_span_id = record.span_id, record.parent_span_id
         usage, status, exception = record.usage, record.status, record.exception
         return (

@@ -21,7 +21,7 @@ _ERRORS = ", ".join(f"'{label}'" for level, label in LABELS.items() if level >= 
 _WARNING = Level.WARNING.label
 _SPAN_START, _RUN_START, _RUN_END = Kind.SPAN_START.label, Kind.RUN_START.label, Kind.RUN_END.label
 _IDENTITY = ("parent_run_id", "run_name", "trace_id", "process", "hostname")
-_WANTED = "temp.wanted"
+_AMONG_WANTED = "run_id IN (SELECT run_id FROM temp.wanted)"
 
 
 @dataclass(slots=True)
@@ -42,24 +42,42 @@ class _Attempt:
     spans: int = 0
 
 
-_Runs = dict[str, dict[str, _Attempt]]
+_Runs = dict[str, dict[str, _Attempt]]  # by run id and name of the attempt
+_Tables = dict[str, tuple[str, ...]]  # the columns of each table that is there
 
 
 def runs_of(connection: sqlite3.Connection, query: Query) -> list[RunSummary]:
-    """The runs that the query wants, newest first; blocks."""
-    tables = {table: present for table in (TRACES, EVENTS) if (present := columns_of(connection, table))}
-    connection.execute("BEGIN")  # one state of the file for all that follows; the connection is closed after
+    """The runs that the query wants, newest first; blocks. The connection is not for use again."""
+    tables = _tables(connection)
+    connection.execute("BEGIN")  # one state of the file for all that follows
     among = _narrow(connection, query, tables)
+    runs = _count_all(connection, tables, among)
+    newest_first = sorted(runs.items(), key=lambda run: (_last(run[1]), run[0]), reverse=True)
+    return [_summary(run_id, attempts) for run_id, attempts in newest_first[: query.limit]]
+
+
+def run_of(connection: sqlite3.Connection, run_id: str) -> RunSummary | None:
+    """The one run, if it is there; blocks. The connection is not for use again."""
+    connection.execute("BEGIN")
+    connection.execute("CREATE TEMP TABLE wanted AS SELECT ? AS run_id", (run_id,))
+    runs = _count_all(connection, _tables(connection), _AMONG_WANTED)
+    return _summary(run_id, runs[run_id]) if run_id in runs else None
+
+
+def _tables(connection: sqlite3.Connection) -> _Tables:
+    return {table: present for table in (TRACES, EVENTS) if (present := columns_of(connection, table))}
+
+
+def _count_all(connection: sqlite3.Connection, tables: _Tables, among: str) -> _Runs:
     runs: _Runs = {}
     for table, present in tables.items():
         _count(connection, runs, table, present, among)
     if EVENTS in tables:
         _learn_starts_and_ends(connection, runs, among)
-    newest_first = sorted(runs.items(), key=lambda run: (_last(run[1]), run[0]), reverse=True)
-    return [_summary(run_id, attempts) for run_id, attempts in newest_first[: query.limit]]
+    return runs
 
 
-def _narrow(connection: sqlite3.Connection, query: Query, tables: dict[str, tuple[str, ...]]) -> str:
+def _narrow(connection: sqlite3.Connection, query: Query, tables: _Tables) -> str:
     """A condition that leaves the rows of runs with a record that the query admits."""
     parts, values = [], []
     for table, present in tables.items():
@@ -70,7 +88,7 @@ def _narrow(connection: sqlite3.Connection, query: Query, tables: dict[str, tupl
         return "1"
     teach(connection, query)
     connection.execute(f"CREATE TEMP TABLE wanted AS {' UNION '.join(parts)}", values)
-    return f"run_id IN (SELECT run_id FROM {_WANTED})"
+    return _AMONG_WANTED
 
 
 def _count(

@@ -109,13 +109,12 @@ class SQLiteSink(LocalSink):
         rows = Rows(batch.marks)
         async for part in batch.slices():
             held.inserter.add(rows, part)
-        if rows or rows.rejections:
-            with as_sink_errors(self.path):
-                rejections = await held.thread.run(
-                    lambda: held.file.use(lambda c: held.inserter.insert(c, rows))
-                )
-            if rejections:
-                raise PartialWriteError(rejections)
+        with as_sink_errors(self.path):
+            rejections = await held.thread.run(
+                lambda: held.file.use(lambda connection: held.inserter.insert(connection, rows))
+            )
+        if rejections:
+            raise PartialWriteError(rejections)
 
     def write_now(self, batch: Batch) -> None:
         """Store the batch with a connection of its own, from any thread, and close it again.
@@ -124,7 +123,7 @@ class SQLiteSink(LocalSink):
             SinkError: as :meth:`write`.
         """
         inserter, rows = Inserter(), Rows(batch.marks)
-        inserter.add(rows, batch)
+        inserter.add(rows, batch.records)
         file = StoreFile(self.path, **self._options)
         with as_sink_errors(self.path):
             try:
