@@ -28,7 +28,6 @@ def demo(
 
     orders = make_orders(seed)
     run_id = asyncio.run(run_service(None, orders, sinks))
-    asynctrace.shutdown()  # the process default, if that was used, makes everything safe
 
     readable = _first_readable(sinks)
     summary = asyncio.run(_read(run_id, readable)) if readable is not _NOTHING else None

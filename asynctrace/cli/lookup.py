@@ -17,7 +17,7 @@ _NAMED = 5  # candidates that an error lists
 async def find_run(reader: Reader, wanted: str, store: str | None = None) -> RunSummary:
     """The run of that id; of the only id that begins or ends so; or the newest, for ``latest``.
 
-    The newest is the one that was started last, or the run of this store that it is a child of.
+    The newest is the one with the newest record, or the run of this store that it is a child of.
 
     Args:
         reader: the store.

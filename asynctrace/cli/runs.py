@@ -83,7 +83,7 @@ async def _find(store: str | None, queries: list[Query], limit: int | None) -> l
     finally:
         await reader.aclose()
     newest_first = sorted(
-        found.values(), key=lambda summary: (summary.started_ns, summary.run_id), reverse=True
+        found.values(), key=lambda summary: (summary.ended_ns, summary.run_id), reverse=True
     )
     return newest_first[:limit]
 

@@ -25,6 +25,7 @@ STATUS_STYLES = {
     "running": "cyan",
 }
 
+_PIECE = 16_384  # characters
 _UNBOUNDED = 1_000_000  # columns, where no terminal says how many there are: nothing is wrapped or cut
 # The shell looks the pager up, as git does. -F: less ends when one screen is enough; -R: colours stay.
 _PAGER = 'LESS="${LESS-FRX}" LV="${LV--c}" exec sh -c "${PAGER:-less}"'
@@ -99,7 +100,9 @@ def write(text: str) -> None:
         OutputClosedError: nobody reads any more.
     """
     try:
-        sys.stdout.write(text)
+        # In pieces: with PYTHONUNBUFFERED, one big write that the reader cuts short is no error to Python.
+        for start in range(0, len(text), _PIECE):
+            sys.stdout.write(text[start : start + _PIECE])
         sys.stdout.flush()
     except BrokenPipeError as error:
         raise OutputClosedError from error
