@@ -28,8 +28,8 @@ _getframe = sys._getframe
 Awaited = Coroutine[Any, Any, None]
 
 
-def _caller() -> FrameType | None:
-    """The frame of whoever called the recording method; None where only C code did, as at the interpreter's exit."""
+def caller() -> FrameType | None:
+    """The frame behind the calling function's own; None where only C code is, as at the interpreter's exit."""
     try:
         return _getframe(2)
     except ValueError:
@@ -42,12 +42,14 @@ def _recorder(level: Level) -> Any:
     def record(self: Emitter, message: object, /, *args: object, **fields: Any) -> None:
         intake = self._intake
         if args or type(message) is not str or "exc_info" in fields or len(intake.records) >= intake.limit:
-            return self._emit(number, message, args, fields, _caller())
+            return self._emit(number, message, args, fields, caller())
         try:
             payload = pack(fields) if fields else None
             frame = _getframe(1)
-        except BaseException as error:  # the long way round takes every value; an interrupt goes on afterwards
-            return self._emit(number, message, args, fields, _caller(), interrupt=error)
+        except (
+            BaseException
+        ) as error:  # the long way round takes every value; an interrupt goes on afterwards
+            return self._emit(number, message, args, fields, caller(), interrupt=error)
         intake.append(
             RawRecord(
                 time_ns(),
@@ -75,12 +77,12 @@ def _awaitable_recorder(level: Level) -> Any:
     def record(self: Emitter, message: object, /, *args: object, **fields: Any) -> Awaited:
         intake = self._intake
         if args or type(message) is not str or "exc_info" in fields or len(intake.records) >= intake.limit:
-            return self._aemit(number, message, args, fields, _caller())
+            return self._aemit(number, message, args, fields, caller())
         try:
             payload = pack(fields) if fields else None
             frame = _getframe(1)
         except BaseException as error:
-            return self._aemit(number, message, args, fields, _caller(), interrupt=error)
+            return self._aemit(number, message, args, fields, caller(), interrupt=error)
         intake.append(
             RawRecord(
                 time_ns(),
@@ -171,25 +173,27 @@ class Emitter:
             fields: key-values.
         """
         if self._enabled(Level.ERROR):
-            self._emit(Level.ERROR, message, args, {**fields, "exc_info": exc_info}, _caller())
+            self._emit(Level.ERROR, message, args, {**fields, "exc_info": exc_info}, caller())
 
-    def aexception(self, message: object, /, *args: object, exc_info: object = True, **fields: Any) -> Awaited:
+    def aexception(
+        self, message: object, /, *args: object, exc_info: object = True, **fields: Any
+    ) -> Awaited:
         """As :meth:`exception`; awaiting it waits for room."""
         if self._enabled(Level.ERROR):
-            return self._aemit(Level.ERROR, message, args, {**fields, "exc_info": exc_info}, _caller())
+            return self._aemit(Level.ERROR, message, args, {**fields, "exc_info": exc_info}, caller())
         return DONE
 
     def log(self, level: object, message: object, /, *args: object, **fields: Any) -> None:
         """Record at a level given by name or number; an unknown one counts as info and is kept as a field."""
         number = _level_of(level, fields)
         if self._enabled(number):
-            self._emit(number, message, args, fields, _caller())
+            self._emit(number, message, args, fields, caller())
 
     def alog(self, level: object, message: object, /, *args: object, **fields: Any) -> Awaited:
         """As :meth:`log`; awaiting it waits for room."""
         number = _level_of(level, fields)
         if self._enabled(number):
-            return self._aemit(number, message, args, fields, _caller())
+            return self._aemit(number, message, args, fields, caller())
         return DONE
 
     # -- the long way round ----------------------------------------------------------------------------------
@@ -277,7 +281,13 @@ def _quiet(loud: type[Any], threshold: int) -> type[Any]:
     if not silent:
         return loud
     methods = {**dict.fromkeys(silent, _nothing), **{f"a{name}": _nothing_awaitable for name in silent}}
-    facts = {"__slots__": (), "__doc__": loud.__doc__, "__module__": loud.__module__, "_loud": loud, "_threshold": threshold}
+    facts = {
+        "__slots__": (),
+        "__doc__": loud.__doc__,
+        "__module__": loud.__module__,
+        "_loud": loud,
+        "_threshold": threshold,
+    }
     return type(loud.__name__, (loud,), {**facts, **methods})
 
 

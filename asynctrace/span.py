@@ -18,7 +18,7 @@ from asynctrace.core.level import Level
 from asynctrace.core.record import Kind, RawRecord
 from asynctrace.core.run import Run, RunContext
 from asynctrace.core.status import Status
-from asynctrace.emitter import Emitter
+from asynctrace.emitter import Emitter, caller
 from asynctrace.errors import ClosedError
 from asynctrace.outlet import Outlet
 from asynctrace.pipeline.intake import Intake
@@ -117,7 +117,7 @@ class Span(SpanContext, Emitter):
         except BaseException as error:
             payload, interrupt = codec.pack_any(fields)
             interrupt = interrupt or error
-        self._record(_SPAN_START, _INFO, payload, frame or _getframe(1))
+        self._record(_SPAN_START, _INFO, payload, frame or caller())
         self._started = perf_counter_ns()
         if interrupt is not None and not isinstance(interrupt, Exception):
             self.end(interrupt)  # the block will not be entered
@@ -128,13 +128,13 @@ class Span(SpanContext, Emitter):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.end(error, _getframe(1))
+        self.end(error, caller())
         self._step_out()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.end(error, _getframe(1))
+        self.end(error, caller())
         self._step_out()
 
     def _step_out(self) -> None:
@@ -165,11 +165,14 @@ class Span(SpanContext, Emitter):
             failed = self.status is Status.ERROR
             self.caught = catch(error) if failed else None
             level = _ERROR if failed else _INFO
-        self._record(_SPAN_END, level, None, frame or _getframe(1))
+        self._record(_SPAN_END, level, None, frame or caller())
 
-    def _record(self, kind: int, level: int, payload: bytes | None, frame: FrameType) -> None:
+    def _record(self, kind: int, level: int, payload: bytes | None, frame: FrameType | None) -> None:
         definition = self.definition
-        code, lasti = (frame.f_code, frame.f_lasti) if definition is None else (definition, 0)
+        if definition is not None:
+            code, lasti = definition, 0
+        else:
+            code, lasti = (frame.f_code, frame.f_lasti) if frame is not None else (None, 0)
         intake = self._intake
         intake.append(
             RawRecord(

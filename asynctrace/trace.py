@@ -23,7 +23,7 @@ from asynctrace.core.level import Level
 from asynctrace.core.record import Detail, Kind, RawRecord
 from asynctrace.core.run import Run, RunContext
 from asynctrace.core.status import Status
-from asynctrace.emitter import Emitter
+from asynctrace.emitter import Emitter, caller
 from asynctrace.errors import ClosedError, ConfigurationError, DeliveryError, LaneFailure
 from asynctrace.outlet import OFF, LongWay, Nowhere, Outlet
 from asynctrace.pipeline.intake import Intake
@@ -33,7 +33,6 @@ from asynctrace.settings import SinkLike
 from asynctrace.span import Span, new_span, status_of
 
 _S = TypeVar("_S")
-_getframe = sys._getframe
 
 
 class Trace(Emitter):
@@ -203,7 +202,7 @@ class Trace(Emitter):
 
     def bind(self, /, **fields: Any) -> BoundTrace:
         """A handle on the same run with these fields on every record it makes; the trace itself stays as it is."""
-        outlet = self._outlet or self._open(None, _getframe(1))
+        outlet = self._outlet or self._open(None, caller())
         return BoundTrace(outlet, widened(self._context, fields))
 
     def opt(self, *, stacklevel: int = 1) -> BoundTrace:
@@ -212,7 +211,7 @@ class Trace(Emitter):
         Raises:
             ConfigurationError: ``stacklevel`` is below 1.
         """
-        outlet = self._outlet or self._open(None, _getframe(1))
+        outlet = self._outlet or self._open(None, caller())
         return DeepTrace(outlet, self._context, stacklevel)
 
     def span(self, name: object, /, **fields: Any) -> Span:
@@ -223,7 +222,7 @@ class Trace(Emitter):
             fields: key-values on its start record.
         """
         if self._outlet is None:
-            self._open(None, _getframe(1))
+            self._open(None, caller())
         return new_span(self, name, fields)
 
     # -- sinks -----------------------------------------------------------------------------------------------
@@ -298,31 +297,31 @@ class Trace(Emitter):
         Raises:
             DeliveryError: only with ``fail_silently=False``; names the lanes that hold or lost records.
         """
-        self._close(None, timeout, _getframe(1))
+        self._close(None, timeout, caller())
 
     async def aclose(self, timeout: float | None = None) -> None:
         """As :meth:`close`, without blocking the event loop."""
-        await self._aclose(None, timeout, _getframe(1))
+        await self._aclose(None, timeout, caller())
 
     def __enter__(self) -> Trace:
-        self._enter(None, _getframe(1))
+        self._enter(None, caller())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._close(error, None, _getframe(1))
+        self._close(error, None, caller())
 
     async def __aenter__(self) -> Trace:
-        self._enter(asyncio.get_running_loop(), _getframe(1))
+        self._enter(asyncio.get_running_loop(), caller())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._aclose(error, None, _getframe(1))
+        await self._aclose(error, None, caller())
 
-    def _enter(self, home: asyncio.AbstractEventLoop | None, frame: FrameType) -> None:
+    def _enter(self, home: asyncio.AbstractEventLoop | None, frame: FrameType | None) -> None:
         if self._token is not None or self.status is not Status.RUNNING:
             raise ClosedError(f"{self!r} is entered once; open a new Trace, with the same run id for a retry")
         self._open(home, frame)
@@ -399,7 +398,7 @@ def _lost(pipeline: Pipeline) -> dict[str, int]:
 
 def _outer_frame() -> FrameType | None:
     """The nearest frame outside this package: where the user is."""
-    frame: FrameType | None = _getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").startswith("asynctrace."):
         frame = frame.f_back
     return frame

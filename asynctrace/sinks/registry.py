@@ -220,9 +220,18 @@ def _keywords(factory: Callable[..., Any], positional: int) -> dict[str, Any]:
     except (NameError, TypeError):  # names imported for type checkers only; a callable without annotations
         hints = {}
     named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return {
-        parameter.name: hints.get(parameter.name, str) for parameter in parameters if parameter.kind in named
-    }
+    keywords = {each.name: hints.get(each.name, str) for each in parameters if each.kind in named}
+    return {name: hint for name, hint in keywords.items() if _is_text(hint)}
+
+
+def _is_text(hint: Any) -> bool:
+    """Whether a text in a URL can stand for a value of the annotated type."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(map(_is_text, typing.get_args(hint)))
+    if origin is typing.Literal or hint in (str, int, float, bool, Any):
+        return True
+    return inspect.isclass(hint) and issubclass(hint, os.PathLike)
 
 
 def _typed(parts: _Parts, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,7 +276,7 @@ def convert(name: str, value: str, hint: Any) -> Any:
             return choices[value]
         raise ConfigurationError(name, value, f"one of {', '.join(choices)}")
     if origin in (typing.Union, types.UnionType):
-        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        kinds = [kind for kind in typing.get_args(hint) if _is_text(kind)]
         return convert(name, value, kinds[0])
     if hint is bool:
         if value.lower() in TRUTHS:

@@ -1,0 +1,227 @@
+"""Settings: from code, from the environment, by default; and what is said about wrong ones."""
+
+import asyncio
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import asynctrace
+from asynctrace import ConfigurationError, Kind, Level, Trace, settings
+from asynctrace.pipeline.options import LOCAL, REMOTE
+from asynctrace.settings import DEFAULT_STORE, SETTINGS, Settings
+from asynctrace.sinks.memory import MemorySink
+
+pytestmark = pytest.mark.usefixtures("alone")
+
+DOCS = Path(__file__).parents[1] / "docs"
+GOOD: dict[str, tuple[Any, Any]] = {
+    "enabled": ("No", False),
+    "sinks": ("  memory:\n file:./logs\t", ("memory:", "file:./logs")),
+    "level": ("Warning", Level.WARNING),
+    "format": ("[{datetime}] [{level}] {message}", "[{datetime}] [{level}] {message}"),
+    "linger": ("0", 0.0),
+    "batch_interval": ("2.5", 2.5),
+    "batch_size": ("7", 7),
+    "flush_trigger": ("3", 3),
+    "queue_size": ("10", 10),
+    "close_timeout": ("1", 1.0),
+    "max_text": ("200", 200),
+    "color": ("never", "never"),
+}
+BAD: dict[str, list[Any]] = {
+    "enabled": ["maybe", "2"],
+    "sinks": [" ", 5],
+    "level": ["loud", "-1"],
+    "format": ["{nobody}", "{", "{process:x%}"],
+    "linger": ["-1", "inf", "nan", "soon"],
+    "batch_interval": ["0", "-1", "inf"],
+    "batch_size": ["0", "1.5", "many", 1.5],
+    "flush_trigger": ["0"],
+    "queue_size": ["0"],
+    "close_timeout": ["0", "nan"],
+    "max_text": ["99"],
+    "color": ["sometimes"],
+}
+
+
+def test_there_is_an_attribute_for_each_setting() -> None:
+    names = [setting.name for setting in SETTINGS]
+    assert [field.name for field in dataclasses.fields(Settings)] == [*names, "sinks_are_default"]
+    assert set(GOOD) == set(BAD) == set(names)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_each_setting_comes_from_code_or_environment_or_default(setting: settings.Setting) -> None:
+    text, value = GOOD[setting.name]
+    default = setting.parse(setting.default)
+
+    assert getattr(settings.load({}, {}), setting.name) == default != value
+    assert getattr(settings.load({}, {setting.variable: ""}), setting.name) == default
+    assert getattr(settings.load({}, {setting.variable: text}), setting.name) == value
+    assert getattr(settings.load({setting.name: value}, {}), setting.name) == value
+    assert (
+        getattr(settings.load({setting.name: value}, {setting.variable: setting.default}), setting.name)
+        == value
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in BAD.items() for value in values]
+)
+def test_a_wrong_value_is_one_error_that_says_it_all(name: str, value: Any) -> None:
+    (setting,) = [setting for setting in SETTINGS if setting.name == name]
+    shown = re.escape(repr(value))
+    if isinstance(value, str) and value.strip():
+        with pytest.raises(
+            ConfigurationError, match=f"^{setting.variable}: {shown} cannot be used; allowed: "
+        ) as caught:
+            settings.load({}, {setting.variable: value})
+        assert caught.value.allowed == setting.allowed
+    with pytest.raises(ConfigurationError, match=f"^{name}: {shown} cannot be used; allowed: "):
+        asynctrace.configure(**{name: value})
+
+
+def test_a_wrong_variable_is_told_where_a_trace_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASYNCTRACE_LEVEL", "loud")
+    for make in (Trace, lambda: Trace(sinks=["memory:"]), asynctrace.get_trace, asynctrace.configure):
+        with pytest.raises(
+            ConfigurationError, match="^ASYNCTRACE_LEVEL: 'loud' cannot be used; allowed: debug, info"
+        ):
+            make()
+    monkeypatch.setenv("ASYNCTRACE_LEVEL", "info")
+    monkeypatch.setenv("ASYNCTRACE_SINKS", "memory: redsi://u:hunter2@h")
+    with pytest.raises(ConfigurationError, match=re.escape("'redsi://***@h'")):
+        Trace()
+
+
+def test_an_unknown_setting_is_an_error() -> None:
+    with pytest.raises(
+        ConfigurationError, match="setting: 'levle' cannot be used; allowed: one of enabled, sinks"
+    ):
+        asynctrace.configure("memory:", levle="info")
+
+
+def test_an_unknown_variable_is_one_warning_that_names_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("ASYNCTRACE_LEVLE", "info")
+    for _ in range(2):
+        with Trace(sinks=["memory:"]):
+            pass
+
+    assert [(record.name, record.levelname, record.message) for record in caplog.records] == [
+        (
+            "asynctrace",
+            "WARNING",
+            "the variable ASYNCTRACE_LEVLE is unknown; the nearest known one is ASYNCTRACE_LEVEL",
+        )
+    ]
+
+
+def test_no_color() -> None:
+    assert settings.load({}, {"NO_COLOR": "1"}).color == "never"
+    assert settings.load({}, {"NO_COLOR": ""}).color == "auto"
+    assert settings.load({"color": "always"}, {"NO_COLOR": "1"}).color == "always"
+    assert settings.load({}, {"NO_COLOR": "1", "ASYNCTRACE_COLOR": "always"}).color == "always"
+
+
+# -- what they do --------------------------------------------------------------------------------------------
+
+
+def test_level_and_enabled_hold_for_the_next_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = MemorySink()
+    for level in ("debug", "error"):
+        monkeypatch.setenv("ASYNCTRACE_LEVEL", level)
+        with Trace(level, sinks=[sink]) as trace:
+            trace.debug("x")
+            trace.error("x")
+        with Trace(level, sinks=[sink], level="debug") as trace:
+            trace.debug("own")
+    monkeypatch.setenv("ASYNCTRACE_ENABLED", "off")
+    with Trace("off", sinks=[sink]) as trace, trace.span("s") as span:
+        for handle in (trace, span, trace.bind(a=1), trace.opt(), span.span("t")):
+            handle.critical("x", exc_info=True)
+            handle.log(50, "x")
+            handle.exception("x")
+        asyncio.run(use_disabled(trace))
+        trace.add_sink(MemorySink(), level="debug")
+        trace.info("still nothing")
+        trace.flush(10)
+    assert trace.status.label == "ok"
+
+    logs = [(r.run_id, r.message) for r in sink.records if r.kind is Kind.LOG]
+    assert logs == [("debug", "x"), ("debug", "x"), ("debug", "own"), ("error", "x"), ("error", "own")]
+    assert "off" not in {record.run_id for record in sink.records}
+
+
+async def use_disabled(trace: Trace) -> None:
+    await trace.acritical("x")
+    async with trace.span("s"):
+        await trace.alog("critical", "x")
+
+
+def test_disabled_makes_no_store(monkeypatch: pytest.MonkeyPatch, alone: Path) -> None:
+    monkeypatch.setenv("ASYNCTRACE_ENABLED", "false")
+    with Trace() as trace:
+        trace.info("x")
+
+    assert list(alone.iterdir()) == []
+
+
+def test_the_batch_settings_are_for_remote_lanes() -> None:
+    class Remote:
+        async def open(self) -> None: ...
+        async def write(self, batch: asynctrace.Batch) -> None: ...
+        async def aclose(self) -> None: ...
+
+    pipeline = asynctrace.configure(
+        Remote(), "memory:", batch_interval=2, batch_size=20, flush_trigger=50, queue_size=9, close_timeout=3
+    )
+    remote, local = [lane.options for lane in pipeline._lanes]
+    assert local == LOCAL
+    assert remote == dataclasses.replace(REMOTE, linger=2.0, max_records=20, short=20, trigger=20)
+    assert (pipeline.intake.capacity, pipeline.close_timeout) == (9, 3.0)
+
+
+def test_the_format_is_that_of_the_files(alone: Path) -> None:
+    asynctrace.configure("file:logs", format="[{level}] {message}")
+    with Trace("r") as trace:
+        trace.info("hello")
+
+    (text,) = alone.glob("logs/*/stdout.txt")
+    assert text.read_text() == "[info] hello\n"
+
+
+def test_max_text_cuts() -> None:
+    sink = MemorySink()
+    asynctrace.configure(sink, max_text=100)
+    with Trace() as trace:
+        trace.info("x" * 200, it="y" * 200)
+    asynctrace.configure(sink)
+
+    (record,) = [record for record in sink.records if record.kind is Kind.LOG]
+    assert len(record.message) < 150
+    assert len(record.fields["it"]) < 150
+    with Trace(sinks=[sink]):
+        pass
+
+
+# -- the table in the docs -----------------------------------------------------------------------------------
+
+
+def test_the_docs_have_the_same_table() -> None:
+    rows = [
+        tuple(cell.strip() for cell in line.strip("| ").split(" | "))
+        for line in (DOCS / "reference" / "settings.md").read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    assert rows == [
+        (f"`{s.name}`", f"`{s.variable}`", f"`{s.default}`", s.allowed, s.meaning) for s in SETTINGS
+    ]
+
+
+def test_the_default_store_is_the_one_the_docs_name() -> None:
+    assert DEFAULT_STORE == "sqlite:./asynctrace.db"
