@@ -11,6 +11,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from asynctrace.core.batch import Mark
+from asynctrace.core.numbers import Numbers, in_ranges
 from asynctrace.core.query import EVERYTHING, Query
 from asynctrace.core.record import Record
 from asynctrace.core.summary import RunSummary
@@ -104,6 +105,17 @@ class SQLiteReader:
         for mark in await self._ask(_marks_of):
             yield mark
 
+    async def numbers(self) -> AsyncIterator[Numbers]:
+        """The keys of all records, as ranges, ascending for each producer.
+
+        Rows without a key, which other tools make, are left out.
+
+        Raises:
+            StoreError: as :meth:`runs`.
+        """
+        for numbers in await self._ask(_numbers_of):
+            yield numbers
+
     async def prune(self, older_than_ns: int) -> int:
         """Remove runs whose newest record is older than the wall-clock stamp; how many records went.
 
@@ -116,6 +128,7 @@ class SQLiteReader:
         removed = 0
         thread, file = await DriverThread.start(), self._writable()
         try:
+            await thread.run(self._check)
             before = moment(older_than_ns)
             for run_id in await thread.run(lambda: self._changed(file, lambda c: _runs_before(c, before))):
                 for table in (TRACES, EVENTS):
@@ -139,6 +152,7 @@ class SQLiteReader:
         """
         thread, file = await DriverThread.start(), self._writable()
         try:
+            await thread.run(self._check)
             await thread.run(lambda: self._changed(file, _maintain))
         finally:
             try:
@@ -166,21 +180,21 @@ class SQLiteReader:
 
     def _changed(self, file: StoreFile, change: Callable[[sqlite3.Connection], T]) -> T:
         with as_store_errors(self.path):
-            self._check_there()
             return file.use(change)
+
+    def _check(self) -> None:
+        # Opening it for writing would make it a store.
+        self._translated(self._connect).close()
 
     def _writable(self) -> StoreFile:
         return StoreFile(
             self.path, synchronous="normal", busy_timeout=self._busy_timeout, cache_size=_CACHE_SIZE
         )
 
-    def _check_there(self) -> None:
-        if not os.path.exists(self.path):
-            raise StoreError(f"{self.path}: no such file")
-
     def _connect(self) -> sqlite3.Connection:
         """A read-only connection to a file that has traces."""
-        self._check_there()
+        if not os.path.exists(self.path):
+            raise StoreError(f"{self.path}: no such file")
         try:
             return self._connect_as("mode=ro")
         except sqlite3.OperationalError:
@@ -245,14 +259,45 @@ class _Pages:
 
 
 class _Removal:
-    """Takes some records of a run out of a table; how many."""
+    """Takes some records of a run out of a table, and says so in the producer's mark; how many."""
 
     def __init__(self, table: str, run_id: str) -> None:
-        self._statement = f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE run_id = ? LIMIT ?)"
-        self._run_id = run_id
+        chosen = f"FROM {table} WHERE run_id = ? ORDER BY id LIMIT ?"
+        self._delete = f"DELETE FROM {table} WHERE id IN (SELECT id {chosen})"
+        self._keys = (
+            f"SELECT producer, min(seq), max(seq), count(*) FROM (SELECT producer, seq {chosen}) "
+            "WHERE producer IS NOT NULL GROUP BY producer"
+        )
+        self._chosen = (run_id, _REMOVED_AT_ONCE)
 
     def __call__(self, connection: sqlite3.Connection) -> int:
-        return connection.execute(self._statement, (self._run_id, _REMOVED_AT_ONCE)).rowcount
+        # In one transaction: a record that is gone without a mark would be a loss to whoever verifies.
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for key in connection.execute(self._keys, self._chosen).fetchall():
+                _tell_pruned(connection, *key)
+            gone = connection.execute(self._delete, self._chosen).rowcount
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return gone
+
+
+def _tell_pruned(connection: sqlite3.Connection, producer: str, first: int, last: int, count: int) -> None:
+    """One mark a producer grows: a store that is pruned every night must not fill up with marks."""
+    changed = connection.execute(
+        f'UPDATE {MARKS} SET "first" = min("first", ?), "last" = max("last", ?), pruned = pruned + ? '
+        "WHERE producer = ? AND pruned > 0",
+        (first, last, count, producer),
+    )
+    if not changed.rowcount:
+        connection.execute(
+            f'INSERT INTO {MARKS} (producer, "first", "last", admitted, filtered, dropped, pruned) '
+            "VALUES (?, ?, ?, 0, 0, 0, ?)",
+            (producer, first, last, count),
+        )
 
 
 def _marks_of(connection: sqlite3.Connection) -> list[Mark]:
@@ -260,6 +305,15 @@ def _marks_of(connection: sqlite3.Connection) -> list[Mark]:
         return []
     names = 'producer, "first", "last", admitted, filtered, dropped, pruned'
     return [Mark(*row) for row in connection.execute(f"SELECT {names} FROM {MARKS} ORDER BY id")]
+
+
+def _numbers_of(connection: sqlite3.Connection) -> list[Numbers]:
+    # Each half comes out of the index over just these columns, in order; the two are merged, not sorted.
+    keyed = [table for table in (TRACES, EVENTS) if {"producer", "seq"} <= {*columns_of(connection, table)}]
+    halves = [f"SELECT producer, seq FROM {table} WHERE producer IS NOT NULL" for table in keyed]
+    if not halves:
+        return []
+    return list(in_ranges(connection.execute(f"{' UNION ALL '.join(halves)} ORDER BY producer, seq")))
 
 
 def _runs_before(connection: sqlite3.Connection, before: str) -> list[str]:
