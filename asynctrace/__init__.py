@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     from asynctrace.api import stats as stats
     from asynctrace.bound import BoundTrace as BoundTrace
     from asynctrace.composition import configure as configure
+    from asynctrace.core.account import Loss as Loss
+    from asynctrace.core.account import ProducerAccount as ProducerAccount
+    from asynctrace.core.account import Unproven as Unproven
     from asynctrace.core.batch import Batch as Batch
     from asynctrace.core.batch import Mark as Mark
     from asynctrace.core.level import Level as Level
+    from asynctrace.core.numbers import Numbers as Numbers
     from asynctrace.core.query import Query as Query
     from asynctrace.core.record import Kind as Kind
     from asynctrace.core.record import Record as Record
@@ -66,13 +70,19 @@ if TYPE_CHECKING:
     from asynctrace.span import Span as Span
     from asynctrace.trace import Trace as Trace
     from asynctrace.traced import traced as traced
+    from asynctrace.verifying import Verdict as Verdict
+    from asynctrace.verifying import Verification as Verification
+    from asynctrace.verifying import averify as averify
+    from asynctrace.verifying import verify as verify
 
 _WHERE = {
     "api": "aflush ashutdown flush get_trace shutdown stats",
     "bound": "BoundTrace",
     "composition": "configure",
+    "core.account": "Loss ProducerAccount Unproven",
     "core.batch": "Batch Mark",
     "core.level": "Level",
+    "core.numbers": "Numbers",
     "core.query": "Query",
     "core.record": "Kind Record Status",
     "core.summary": "RunSummary",
@@ -92,6 +102,7 @@ _WHERE = {
     "span": "Span",
     "trace": "Trace",
     "traced": "traced",
+    "verifying": "Verdict Verification averify verify",
 }
 _MODULES = {name: f"asynctrace.{module}" for module, names in _WHERE.items() for name in names.split()}
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Protocol, runtime_checkable
 
 from asynctrace.core.batch import Batch, Mark
+from asynctrace.core.numbers import Numbers
 from asynctrace.core.query import Query
 from asynctrace.core.record import Record
 from asynctrace.core.summary import RunSummary
@@ -102,6 +103,15 @@ class Reader(Protocol):
 
     def marks(self) -> AsyncIterator[Mark]:
         """All marks, oldest first; for ``verify``."""
+
+    def numbers(self) -> AsyncIterator[Numbers]:
+        """The keys of all records, structural ones included, as ranges in any order; for ``verify``.
+
+        A record that is stored twice is told twice. :func:`asynctrace.core.numbers.in_ranges` makes ranges of keys.
+
+        Raises:
+            StoreError: the store is not there or holds something else.
+        """
 
     async def prune(self, older_than_ns: int) -> int:
         """Remove runs whose newest record is older than the wall-clock stamp; how many records went."""

@@ -41,6 +41,7 @@ ROOMS = {
     "traced": "trace",
     "executors": "trace",
     "reading": "trace",
+    "verifying": "trace",
     "api": "trace",
     "span": "trace",
     "integrations": "integrations",

@@ -166,3 +166,15 @@ def test_every_run_is_found_by_its_id(readers: dict[str, Reader], store: str) ->
         await reader.aclose()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_every_store_tells_the_same_numbers(readers: dict[str, Reader], store: str) -> None:
+    async def main() -> list[tuple[str, int]]:
+        try:
+            ranges = await listed(readers[store].numbers())
+        finally:
+            await readers[store].aclose()
+        return sorted((producer, seq) for producer, first, last in ranges for seq in range(first, last + 1))
+
+    assert asyncio.run(main()) == sorted((r.producer, r.seq) for batch in workload() for r in batch)

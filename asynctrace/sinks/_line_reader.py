@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from itertools import islice
 from typing import ParamSpec, TypeVar
 
+import msgspec
+
 from asynctrace.core.batch import Mark
 from asynctrace.core.decoding import MARK_KIND, RecordDecoder, mark_of
+from asynctrace.core.numbers import Numbers
 from asynctrace.core.record import Record
 from asynctrace.core.summary import RunSummary
 from asynctrace.errors import StoreError
@@ -25,6 +28,14 @@ _TOLD_PROBLEMS = 10  # of one file; a file of garbage must not fill a listing
 _RECORD_START = b'{"seq":'
 _ESCAPED = frozenset('"\\/')  # JSON may write them in two ways
 _MARK_START = b'{"kind":"%b"' % MARK_KIND.encode()
+
+
+class _Key(msgspec.Struct):
+    producer: str
+    seq: int
+
+
+_decode_key = msgspec.json.Decoder(_Key).decode
 
 
 class Lines:
@@ -82,6 +93,19 @@ class Lines:
                     yield mark_of(line)
                 except ValueError:
                     self._tell(f"{self._name}: line {number} torn")
+
+    def keys(self) -> Iterator[tuple[str, int]]:
+        """The key of each record; looks at nothing else in a line that is whole."""
+        for line in self._lines():
+            if line and not line.startswith(_MARK_START):
+                try:
+                    key = _decode_key(line)
+                except ValueError:
+                    rescued = self._rescue(line)
+                    if rescued is not None:
+                        yield rescued.producer, rescued.seq
+                else:
+                    yield key.producer, key.seq
 
     def last(self) -> Record | None:
         """The last record that can be read, without reading all that is before it."""
@@ -158,6 +182,14 @@ class LineReader(ABC):
         """
         return await self._worker.run(self._find, run_id)
 
+    def numbers(self) -> AsyncIterator[Numbers]:
+        """The keys of all lines that hold a record, as ranges; a record that was written twice is told twice.
+
+        Raises:
+            StoreError: the store is not there or cannot be read.
+        """
+        return self._pull(self._numbers)
+
     async def prune(self, older_than_ns: int) -> int:
         """Remove runs whose newest record is older than the stamp; marks tell what went.
 
@@ -182,6 +214,10 @@ class LineReader(ABC):
     @abstractmethod
     def _find(self, run_id: str) -> RunSummary | None:
         """On the thread: what ``find`` answers."""
+
+    @abstractmethod
+    def _numbers(self) -> Iterator[Numbers]:
+        """On the thread: what ``numbers`` tells."""
 
     @abstractmethod
     def _prune(self, older_than_ns: int) -> int:

@@ -19,6 +19,7 @@ from os import PathLike
 from asynctrace.core.batch import Batch, Mark
 from asynctrace.core.decoding import RecordDecoder, mark_line
 from asynctrace.core.encoding import json_lines
+from asynctrace.core.numbers import Numbers, in_ranges
 from asynctrace.core.query import EVERYTHING, Query
 from asynctrace.core.record import Kind, Record
 from asynctrace.core.summary import RunSummary
@@ -189,6 +190,12 @@ class FileReader(LineReader):
     def _marks(self) -> Iterator[Mark]:
         self._check()
         yield from Lines(os.path.join(self._path, MARKS)).marks()
+
+    def _numbers(self) -> Iterator[Numbers]:
+        decoder = RecordDecoder()
+        for folder in self._folders():
+            for part in self._lines(folder, decoder):
+                yield from in_ranges(part.keys())
 
     def _check(self) -> None:
         if not os.path.isdir(self._path):

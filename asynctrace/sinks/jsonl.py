@@ -12,6 +12,7 @@ from os import PathLike
 from asynctrace.core.batch import Batch, Mark
 from asynctrace.core.decoding import mark_line
 from asynctrace.core.encoding import json_lines
+from asynctrace.core.numbers import Numbers, in_ranges
 from asynctrace.core.query import EVERYTHING, Query
 from asynctrace.core.record import Record
 from asynctrace.core.summary import RunSummary
@@ -115,6 +116,9 @@ class JsonLinesReader(LineReader):
 
     def _marks(self) -> Iterator[Mark]:
         yield from self._lines().marks()
+
+    def _numbers(self) -> Iterator[Numbers]:
+        yield from in_ranges(self._lines().keys())
 
     def _lines(self) -> Lines:
         if not os.path.isfile(self._path):

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 from asynctrace.core.batch import Batch, Mark
+from asynctrace.core.numbers import Numbers, in_ranges
 from asynctrace.core.query import EVERYTHING, Query
 from asynctrace.core.record import Record
 from asynctrace.core.summary import RunSummary
@@ -40,6 +41,7 @@ class MemorySink(LocalSink):
         self._records: deque[Record] = deque()
         self._keys: set[tuple[str, int]] = set()
         self._marks: deque[Mark] = deque(maxlen=_KEPT_MARKS)
+        self._evicted: dict[str, Mark] = {}
         self._lock = threading.Lock()
         self._open = False
 
@@ -54,9 +56,9 @@ class MemorySink(LocalSink):
 
     @property
     def marks(self) -> tuple[Mark, ...]:
-        """The newest marks, oldest first."""
+        """The newest marks, oldest first; behind them, one a producer tells what ``max_records`` has removed."""
         with self._lock:
-            return tuple(self._marks)
+            return (*self._marks, *self._evicted.values())
 
     def clear(self) -> None:
         """Forget all records and marks; a batch that comes again counts as new."""
@@ -64,6 +66,7 @@ class MemorySink(LocalSink):
             self._records.clear()
             self._keys.clear()
             self._marks.clear()
+            self._evicted.clear()
 
     async def open(self) -> None:
         """Get ready; what is kept stays."""
@@ -94,11 +97,17 @@ class MemorySink(LocalSink):
                     self._records.append(record)
             if self._max_records is not None:
                 while len(self._records) > self._max_records:
-                    oldest = self._records.popleft()
-                    self._keys.discard((oldest.producer, oldest.seq))
+                    self._evict(self._records.popleft())
             if batch.marks:
                 known = set(self._marks)
                 self._marks.extend(mark for mark in batch.marks if mark not in known)
+
+    def _evict(self, record: Record) -> None:
+        producer, seq = record.producer, record.seq
+        self._keys.discard((producer, seq))
+        before = self._evicted.get(producer) or Mark(producer, seq, seq, admitted=0)
+        first, last = min(before.first, seq), max(before.last, seq)
+        self._evicted[producer] = Mark(producer, first, last, admitted=0, pruned=before.pruned + 1)
 
     def remove_before(self, older_than_ns: int) -> int:
         """Remove runs whose newest record is older than the wall-clock stamp; how many records went."""
@@ -156,6 +165,12 @@ class MemoryReader:
         """The newest marks, oldest first."""
         for mark in self._sink.marks:
             yield mark
+
+    async def numbers(self) -> AsyncIterator[Numbers]:
+        """The keys of all records, as ranges."""
+        async for part in Batch(self._sink.records).slices():
+            for numbers in in_ranges((record.producer, record.seq) for record in part):
+                yield numbers
 
     async def prune(self, older_than_ns: int) -> int:
         """Remove runs whose newest record is older than the wall-clock stamp; how many records went."""
