@@ -10,6 +10,7 @@ from asynctrace.cli.runs import runs
 from asynctrace.cli.show import show
 from asynctrace.cli.stats import stats
 from asynctrace.cli.tail import tail
+from asynctrace.cli.verify import verify
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
@@ -17,6 +18,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": show,
     "tail": tail,
     "stats": stats,
+    "verify": verify,
 }
 
 

@@ -13,6 +13,8 @@ class Exit(IntEnum):
     USAGE = 2
     UNREADABLE = 3
     MISSING_EXTRA = 4
+    LOSS = 5
+    UNPROVEN = 6
     INTERRUPTED = 130  # 128 + SIGINT, as shells say it
     BROKEN_PIPE = 141  # 128 + SIGPIPE
 

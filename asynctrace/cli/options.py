@@ -77,6 +77,12 @@ Seed = Annotated[
     typer.Option("--seed", metavar="N", help="Make the same orders and events again.", show_default=False),
 ]
 
+VerifiedStore = Annotated[
+    str | None,
+    typer.Argument(metavar="STORE", help="The URL of the store; by default as --store.", show_default=False),
+]
+Once = Annotated[bool, typer.Option("--once", help="A record that is stored twice is a failure, too.")]
+
 
 def _tell_version(wanted: bool) -> None:
     if wanted:
