@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from array import array
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -29,7 +31,7 @@ T = TypeVar("T")
 _BUSY_TIMEOUT = 30.0  # seconds
 _CACHE_SIZE = 16 * 1024 * 1024  # bytes, for removing
 _PAGE = 250  # records a thread hop
-_REMOVED_AT_ONCE = 5000  # records; writers wait meanwhile, some 50 ms
+_REMOVED_AT_ONCE = 900  # records; writers wait meanwhile, some 20 ms; any SQLite binds so many values
 
 
 class SQLiteReader:
@@ -119,7 +121,7 @@ class SQLiteReader:
     async def prune(self, older_than_ns: int) -> int:
         """Remove runs whose newest record is older than the wall-clock stamp; how many records went.
 
-        Removes a few thousand at a time, so that writers are not held up. The file keeps its size and reuses
+        Removes some hundreds at a time, so that writers are not held up. The file keeps its size and reuses
         the room: :meth:`maintain` gives it back.
 
         Raises:
@@ -130,11 +132,12 @@ class SQLiteReader:
         try:
             await thread.run(self._check)
             before = moment(older_than_ns)
-            for run_id in await thread.run(lambda: self._changed(file, lambda c: _runs_before(c, before))):
-                for table in (TRACES, EVENTS):
-                    step = _Removal(table, run_id)
-                    while gone := await thread.run(lambda: self._changed(file, step)):  # noqa: B023
-                        removed += gone
+            for table, ids in await thread.run(
+                lambda: self._changed(file, lambda c: _rows_before(c, before))
+            ):
+                for start in range(0, len(ids), _REMOVED_AT_ONCE):
+                    removal = _Removal(table, ids[start : start + _REMOVED_AT_ONCE])
+                    removed += await thread.run(partial(self._changed, file, removal))
             return removed
         finally:
             try:
@@ -259,45 +262,14 @@ class _Pages:
 
 
 class _Removal:
-    """Takes some records of a run out of a table, and says so in the producer's mark; how many."""
+    """Takes rows out of a table; how many were there."""
 
-    def __init__(self, table: str, run_id: str) -> None:
-        chosen = f"FROM {table} WHERE run_id = ? ORDER BY id LIMIT ?"
-        self._delete = f"DELETE FROM {table} WHERE id IN (SELECT id {chosen})"
-        self._keys = (
-            f"SELECT producer, min(seq), max(seq), count(*) FROM (SELECT producer, seq {chosen}) "
-            "WHERE producer IS NOT NULL GROUP BY producer"
-        )
-        self._chosen = (run_id, _REMOVED_AT_ONCE)
+    def __init__(self, table: str, ids: Sequence[int]) -> None:
+        self._statement = f"DELETE FROM {table} WHERE id IN ({','.join('?' * len(ids))})"
+        self._ids = ids
 
     def __call__(self, connection: sqlite3.Connection) -> int:
-        # In one transaction: a record that is gone without a mark would be a loss to whoever verifies.
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for key in connection.execute(self._keys, self._chosen).fetchall():
-                _tell_pruned(connection, *key)
-            gone = connection.execute(self._delete, self._chosen).rowcount
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        return gone
-
-
-def _tell_pruned(connection: sqlite3.Connection, producer: str, first: int, last: int, count: int) -> None:
-    """One mark a producer grows: a store that is pruned every night must not fill up with marks."""
-    changed = connection.execute(
-        f'UPDATE {MARKS} SET "first" = min("first", ?), "last" = max("last", ?), pruned = pruned + ? '
-        "WHERE producer = ? AND pruned > 0",
-        (first, last, count, producer),
-    )
-    if not changed.rowcount:
-        connection.execute(
-            f'INSERT INTO {MARKS} (producer, "first", "last", admitted, filtered, dropped, pruned) '
-            "VALUES (?, ?, ?, 0, 0, 0, ?)",
-            (producer, first, last, count),
-        )
+        return connection.execute(self._statement, self._ids).rowcount
 
 
 def _marks_of(connection: sqlite3.Connection) -> list[Mark]:
@@ -316,7 +288,8 @@ def _numbers_of(connection: sqlite3.Connection) -> list[Numbers]:
     return list(in_ranges(connection.execute(f"{' UNION ALL '.join(halves)} ORDER BY producer, seq")))
 
 
-def _runs_before(connection: sqlite3.Connection, before: str) -> list[str]:
+def _rows_before(connection: sqlite3.Connection, before: str) -> list[tuple[str, Sequence[int]]]:
+    """The rows of all runs without a newer record, by table, in the order in which they lie in it."""
     # The + keeps SQLite from walking all newer records by their time for each old run.
     newer = " AND ".join(
         f"NOT EXISTS (SELECT 1 FROM {table} WHERE run_id = old.run_id AND +datetime >= ?)"
@@ -324,7 +297,16 @@ def _runs_before(connection: sqlite3.Connection, before: str) -> list[str]:
     )
     old = " UNION ".join(f"SELECT run_id FROM {table} WHERE datetime < ?" for table in (TRACES, EVENTS))
     rows = connection.execute(f"SELECT run_id FROM ({old}) AS old WHERE {newer}", (before,) * 4)
-    return [row[0] for row in rows]
+    runs = [row[0] for row in rows]
+    found: list[tuple[str, Sequence[int]]] = []
+    for table in (TRACES, EVENTS):
+        ids = array("q")
+        for run_id in runs:
+            ids.extend(
+                row[0] for row in connection.execute(f"SELECT id FROM {table} WHERE run_id = ?", (run_id,))
+            )
+        found.append((table, array("q", sorted(ids))))
+    return found
 
 
 def _maintain(connection: sqlite3.Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +52,8 @@ def runs_of(connection: sqlite3.Connection, query: Query) -> list[RunSummary]:
     tables = _tables(connection)
     connection.execute("BEGIN")  # one state of the file for all that follows
     among = _narrow(connection, query, tables)
+    if query.limit is not None:
+        among = _want(connection, _newest(connection, tables, among, query.limit))
     runs = _count_all(connection, tables, among)
     newest_first = sorted(runs.items(), key=lambda run: (_last(run[1]), run[0]), reverse=True)
     return [_summary(run_id, attempts) for run_id, attempts in newest_first[: query.limit]]
@@ -59,13 +62,37 @@ def runs_of(connection: sqlite3.Connection, query: Query) -> list[RunSummary]:
 def run_of(connection: sqlite3.Connection, run_id: str) -> RunSummary | None:
     """The one run, if it is there; blocks. The connection is not for use again."""
     connection.execute("BEGIN")
-    connection.execute("CREATE TEMP TABLE wanted AS SELECT ? AS run_id", (run_id,))
-    runs = _count_all(connection, _tables(connection), _AMONG_WANTED)
+    runs = _count_all(connection, _tables(connection), _want(connection, {run_id}))
     return _summary(run_id, runs[run_id]) if run_id in runs else None
 
 
 def _tables(connection: sqlite3.Connection) -> _Tables:
     return {table: present for table in (TRACES, EVENTS) if (present := columns_of(connection, table))}
+
+
+def _newest(connection: sqlite3.Connection, tables: _Tables, among: str, limit: int) -> set[str]:
+    """So many runs by their last record, and those that end at the same moment as the last of them.
+
+    Walks back from the newest record, so that a short listing of a large file counts few rows.
+    """
+    parts = [f"SELECT datetime, run_id FROM {table} WHERE {among}" for table in tables]
+    newest: set[str] = set()
+    last = ""
+    for moment, run_id in connection.execute(f"{' UNION ALL '.join(parts)} ORDER BY 1 DESC"):
+        if len(newest) >= limit and moment != last:
+            break
+        if run_id not in newest:
+            newest.add(run_id)
+            last = moment
+    return newest
+
+
+def _want(connection: sqlite3.Connection, run_ids: Iterable[str]) -> str:
+    connection.execute("DROP TABLE IF EXISTS temp.wanted")
+    connection.execute("CREATE TEMP TABLE wanted (run_id)")
+    for run_id in run_ids:
+        connection.execute("INSERT INTO temp.wanted VALUES (?)", (run_id,))
+    return _AMONG_WANTED
 
 
 def _count_all(connection: sqlite3.Connection, tables: _Tables, among: str) -> _Runs:
