@@ -35,6 +35,7 @@ __all__ = [
     "text_of",
     "text_of_any",
     "to_json",
+    "to_json_lines",
 ]
 
 pack = msgspec.msgpack.Encoder().encode
@@ -47,6 +48,7 @@ Raises:
 
 _unpack = msgspec.msgpack.Decoder().decode
 _json = msgspec.json.Encoder().encode
+_json_lines = msgspec.json.Encoder().encode_lines
 
 _EMPTY = pack({})
 _UNPACKED = 4  # times max_payload: up to there a payload is unpacked at once and then cut, which is quicker
@@ -117,6 +119,11 @@ def to_json(value: Any) -> bytes:
     '{"rows":[1,null,"é"]}'
     """
     return _json(value)
+
+
+def to_json_lines(values: Sequence[Any]) -> bytes:
+    """Canonical values as JSON, each with a line end behind it."""
+    return _json_lines(values)
 
 
 def text_of_any(value: object) -> tuple[str, BaseException | None]:

@@ -10,7 +10,7 @@ from json.encoder import encode_basestring
 from typing import Any
 
 from asynctrace.core import timestamp
-from asynctrace.core.codec import to_json
+from asynctrace.core.codec import to_json, to_json_lines
 from asynctrace.core.level import LABELS, Level
 from asynctrace.core.process import ProcessInfo
 from asynctrace.core.record import Kind, Record, Usage
@@ -41,8 +41,9 @@ def json_lines(records: Sequence[Record]) -> list[bytes]:
     context = site = usage = kind = producer = None
     head = run_text = site_text = usage_text = thread_text = span_text = ""
     thread = span_id = parent_span_id = second = -1
-    messages: dict[str, str] = {}
-    for record in records:
+    messages = _texts([record.message for record in records])
+    own_fields = _texts([record.own_fields for record in records])
+    for record, message, fields_text in zip(records, messages, own_fields, strict=False):  # a line end is behind the last, too
         own_line = record.json
         if own_line is not None:
             lines.append(own_line)
@@ -75,11 +76,8 @@ def json_lines(records: Sequence[Record]) -> list[bytes]:
         elif bound or not _COLUMN_FIELDS.isdisjoint(own):
             fields_text = _fields_text(context, own)
         else:
-            fields_text = f',"metadata":{to_json(own).decode()}}}'
+            fields_text = f',"metadata":{fields_text}}}'
         rare = "" if kind is _LOG and record.exception is None else _rare_text(record)
-        message = messages.get(record.message)
-        if message is None:
-            message = messages[record.message] = encode_basestring(record.message)
         millis, micros = divmod(micros, 1000)
         line = (
             f'{{"seq":{record.seq}{head}{_THREE_DIGITS[millis]}{_THREE_DIGITS[micros]}{_LEVELS[record.level]}{message}'
@@ -88,6 +86,11 @@ def json_lines(records: Sequence[Record]) -> list[bytes]:
         record.json = line
         lines.append(line)
     return lines
+
+
+def _texts(values: Sequence[Any]) -> list[str]:
+    """Each value as JSON; one call of the encoder for all, for JSON holds no raw line end."""
+    return to_json_lines(values).decode().split("\n")
 
 
 def _head(producer: str, kind: Kind, second: int) -> str:
