@@ -369,7 +369,7 @@ class _EliotFiles:
 
 def _job(library: str, records: int, runs: int = 1) -> Job:
     return Job(
-        "jsonl:jsonl", {"library": library, "records": records, "runs": runs}, {"records": records // 4}
+        "jsonl:jsonl", {"library": library, "records": records, "runs": runs}, {"records": records // 8}
     )
 
 

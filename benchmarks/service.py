@@ -90,7 +90,7 @@ class Load:
         await asyncio.gather(probe, return_exceptions=True)
         return {
             "latency": _p99(self._latencies),
-            "lag": _p99(self._lags[int(_WARM_UP / _PROBE / 2) :]),  # a look takes longer than a probe's sleep
+            "lag": _p99(self._lags),
             "CPU": (time.process_time() - cpu) * 1e3 / self._requests,
         }
 
@@ -100,6 +100,7 @@ class Load:
             self._latencies.append((time.perf_counter() - due) * 1e3)
 
     async def _probe(self) -> None:
+        await asyncio.sleep(_WARM_UP)
         while True:
             began = time.perf_counter()
             await asyncio.sleep(_PROBE)
