@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -122,7 +122,7 @@ async def afind_traces(
     fields: Mapping[str, Any] | None = None,
     limit: int | None = None,
 ) -> list[RunSummary]:
-    """The runs with at least one record that meets all conditions, newest first.
+    """The runs with at least one record that meets all conditions; the one that was active last comes first.
 
     Args:
         store: the URL of a store, or a reader; by default the first readable store of the process default.
@@ -141,10 +141,35 @@ async def afind_traces(
     query = make_query(level, since, until, text, name, fields, limit)
     reader, owned = open_reader(store)
     try:
-        return [summary async for summary in reader.runs(query)]
+        return await _runs(reader, query)
     finally:
         if owned:
             await reader.aclose()
+
+
+async def _runs(reader: Reader, query: Query) -> list[RunSummary]:
+    if not query.level:
+        return [summary async for summary in reader.runs(query)]
+    # Starts and ends of runs and spans pass a reader's test at any level: it finds more runs than count here.
+    found: list[RunSummary] = []
+    for summary in [summary async for summary in reader.runs(replace(query, limit=None))]:
+        if len(found) == query.limit:
+            break
+        if await _reaches(reader.records(summary.run_id, query), query.level):
+            found.append(summary)
+    return found
+
+
+async def _reaches(records: AsyncIterator[Record], level: int) -> bool:
+    try:
+        async for record in records:
+            if record.level >= level:
+                return True
+        return False
+    finally:
+        # A generator that is merely dropped holds its files until the loop gets to it.
+        if isinstance(records, AsyncGenerator):
+            await records.aclose()
 
 
 async def afind_trace(run_id: str, store: str | Reader | None = None) -> StoredRun:

@@ -169,10 +169,9 @@ class Span(SpanContext, Emitter):
 
     def _record(self, kind: int, level: int, payload: bytes | None, frame: FrameType | None) -> None:
         definition = self.definition
-        if definition is not None:
-            code, lasti = definition, 0
-        else:
-            code, lasti = (frame.f_code, frame.f_lasti) if frame is not None else (None, 0)
+        code, lasti = definition, 0
+        if definition is None and frame is not None:
+            code, lasti = frame.f_code, frame.f_lasti
         intake = self._intake
         intake.append(
             RawRecord(

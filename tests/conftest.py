@@ -12,7 +12,7 @@ from asynctrace.pipeline.diagnostics import diagnostics
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """An empty current directory, no setting in the environment, nothing configured; and so again afterwards."""
+    """An empty current directory, no setting in the environment, nothing configured; given back so."""
     for name in [name for name in os.environ if name.startswith("ASYNCTRACE_") or name == "NO_COLOR"]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)

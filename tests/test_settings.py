@@ -88,7 +88,7 @@ def test_a_wrong_variable_is_told_where_a_trace_is_made(monkeypatch: pytest.Monk
     monkeypatch.setenv("ASYNCTRACE_LEVEL", "loud")
     for make in (Trace, lambda: Trace(sinks=["memory:"]), asynctrace.get_trace, asynctrace.configure):
         with pytest.raises(
-            ConfigurationError, match="^ASYNCTRACE_LEVEL: 'loud' cannot be used; allowed: debug, info"
+            ConfigurationError, match=r"^ASYNCTRACE_LEVEL: 'loud' cannot be used; allowed: debug, info"
         ):
             make()
     monkeypatch.setenv("ASYNCTRACE_LEVEL", "info")

