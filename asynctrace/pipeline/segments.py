@@ -1,0 +1,444 @@
+"""Segments: entries appended to a directory of bounded files, read in order, acknowledged, forgotten.
+
+An entry is a header and its payload. The header holds a mark to find entries again behind damage, the length, a
+checksum over all the rest, the entry's id and whether it counts as a record. Ids are given one after another, so a gap
+tells how many entries were lost. Whatever the files hold, reading goes on: what cannot be read is skipped and counted,
+and the file it stood in is kept aside as ``*.bad``.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+from asynctrace.core.clock import SYSTEM_CLOCK, Clock
+from asynctrace.pipeline.private import make_private
+
+SEGMENT_BYTES = 1 << 20
+"""Bytes after which another file is begun: what a reader holds in memory, and the least that is deleted at once."""
+
+FSYNC_INTERVAL = 1.0
+"""Seconds between two fsyncs while entries arrive: what a power failure may cost; a killed process costs nothing."""
+
+_MARK = b"\0ATE"  # JSON holds no raw NUL: the mark stands nowhere but at the start of an entry
+_HEADER = struct.Struct(">4sIIQB")  # mark, length of the payload, checksum, id, counts as a record
+_COVERED = struct.Struct(">IQB")  # what the checksum covers besides the payload
+_ACKNOWLEDGED = struct.Struct(">QI")
+_SLOT = 16  # bytes; two slots are written in turn, so that one is always whole
+_KEPT_BAD = 4  # files kept aside for people to look at
+
+HEADER_BYTES = _HEADER.size
+
+
+class Entry(NamedTuple):
+    """One payload, as it comes back.
+
+    Args:
+        id: its place in the order.
+        counted: whether it counts as a record.
+        payload: the bytes that were appended.
+    """
+
+    id: int
+    counted: bool
+    payload: bytes
+
+
+@dataclass(slots=True, eq=False)
+class _Segment:
+    path: Path
+    last: int  # id of the last entry in it
+    size: int = 0
+    unread: int = 0  # counted entries that were not given to the reader yet
+    offset: int = 0  # where the reader goes on
+    damaged: bool = False
+
+
+class Segments:
+    """The entries of one directory. One process at a time, one call at a time.
+
+    ``held`` are the counted entries that are not acknowledged, ``damaged`` those that were lost to damage. ``torn`` are
+    files with a torn end, as a kill in the middle of a write leaves them: that entry was never promised to anyone.
+
+    Args:
+        directory: made with the first entry; nobody else writes there.
+        segment_bytes: size after which another file is begun.
+        fsync_interval: seconds between two fsyncs; 0 for one with every append, None for none at all.
+        clock: decides when an fsync is due.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        fsync_interval: float | None = FSYNC_INTERVAL,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.directory = directory
+        self.held = 0
+        self.damaged = 0
+        self.torn = 0
+        self._segment_bytes = segment_bytes
+        self._fsync_interval = fsync_interval
+        self._clock = clock
+        self._segments: deque[_Segment] = deque()
+        self._live: _Segment | None = None
+        self._file = -1
+        self._acknowledged = 0
+        self._acknowledgement = -1
+        self._turn = 0
+        self._next = 1
+        self._ready: deque[Entry] = deque()  # loaded, not given out yet
+        self._given: deque[Entry] = deque()  # given out, not acknowledged yet
+        self._synced = clock.monotonic()
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(segment.size for segment in self._segments)
+
+    @property
+    def last(self) -> int:
+        """The id of the newest entry; 0 when there was none."""
+        return self._next - 1
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether all that could be read was given out and acknowledged."""
+        if self._ready or self._given:
+            return False
+        return all(segment.offset >= segment.size for segment in self._segments)
+
+    def open(self) -> None:
+        """Take stock of what the directory holds; what was acknowledged is not given out again.
+
+        Raises:
+            OSError: the directory is there and cannot be listed.
+        """
+        for done in self.look():
+            self._discard(done)
+
+    def look(self) -> list[_Segment]:
+        """As :meth:`open`, but change nothing on the disk; the files that are done with.
+
+        Raises:
+            OSError: the directory is there and cannot be listed.
+        """
+        done: list[_Segment] = []
+        if not self.directory.is_dir():
+            return done
+        self._acknowledged = self._read_acknowledged()
+        self._next = self._acknowledged + 1
+        expected = 0  # the first file may begin anywhere: those before it are done
+        for path in sorted(self.directory.glob("*.seg")):
+            segment, first, lost = self._take_stock(path)
+            if expected and first > expected:
+                lost += first - expected
+            if segment.last:
+                expected = segment.last + 1
+            self.damaged += lost
+            if segment.last <= self._acknowledged:
+                done.append(segment)
+                continue
+            self._segments.append(segment)
+            self.held += segment.unread
+            self._next = max(self._next, segment.last + 1)
+        return done
+
+    def _take_stock(self, path: Path) -> tuple[_Segment, int, int]:
+        """The file, the id of its first entry, and how many of its entries are lost."""
+        segment = _Segment(path, last=0)
+        first = lost = end = 0
+        try:
+            data = path.read_bytes()
+        except OSError:
+            segment.damaged = True
+            return segment, 0, 0  # the gap before the next file tells how many
+        segment.size = len(data)
+        for entry, stop in _entries(data):
+            if segment.last:
+                lost += entry.id - segment.last - 1
+            else:
+                first = entry.id
+                lost += max(0, entry.id - _first_id(path, entry.id))
+            segment.damaged = segment.damaged or stop - end != HEADER_BYTES + len(entry.payload)
+            segment.last, end = entry.id, stop
+            segment.unread += entry.counted and entry.id > self._acknowledged
+        if end < len(data):
+            if _is_torn(data, end):
+                self.torn += 1
+            else:
+                segment.damaged = True
+                lost += 1
+        return segment, _first_id(path, first), lost
+
+    def append(self, payloads: Sequence[tuple[bool, bytes]]) -> int:
+        """Write the payloads behind all others; the id of the last one.
+
+        All or none: after an error none of them is there.
+
+        Args:
+            payloads: each with whether it counts as a record.
+
+        Raises:
+            OSError: the disk is full, the directory cannot be written …
+        """
+        number = self._next
+        parts: list[bytes] = []
+        counted = 0
+        for counts, payload in payloads:
+            checksum = crc32(payload, crc32(_COVERED.pack(len(payload), number, counts)))
+            parts += (_HEADER.pack(_MARK, len(payload), checksum, number, counts), payload)
+            number += 1
+            counted += counts
+        block = b"".join(parts)
+        live = self._writable(len(block))
+        try:
+            _write_all(self._file, block)
+            self._sync_if_due()
+        except BaseException:
+            self._take_back(live)
+            raise
+        live.size += len(block)
+        live.last = number - 1
+        live.unread += counted
+        self.held += counted
+        self._next = number
+        return number - 1
+
+    def _writable(self, size: int) -> _Segment:
+        live = self._live
+        if live is not None and os.fstat(self._file).st_nlink == 0:  # removed under us: what it held is gone
+            self._seal()
+            live = None
+        if live is not None and live.size and live.size + size > self._segment_bytes:
+            self._seal()
+            live = None
+        if live is None:
+            make_private(self.directory)
+            path = self.directory / f"{self._next:016x}.seg"
+            path.unlink(missing_ok=True)  # a torn one whose only entry was never whole
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | _CLOEXEC, 0o600)
+            live = self._live = _Segment(path, last=self._next - 1)
+            self._segments.append(live)
+            if self._fsync_interval is not None:
+                _sync_directory(self.directory)
+        return live
+
+    def _take_back(self, live: _Segment) -> None:
+        """Leave no half of an entry behind; where that fails too, readers skip it as a torn end."""
+        try:
+            os.ftruncate(self._file, live.size)
+        except OSError:
+            self._seal()
+        if not live.size:
+            self._seal()
+            self._remove(live)
+
+    def _seal(self) -> None:
+        if self._file >= 0:
+            if self._fsync_interval is not None:
+                with suppress(OSError):  # the write went well; what fsync could say more, nobody can act on
+                    os.fsync(self._file)
+            os.close(self._file)
+            self._file = -1
+        self._live = None
+
+    def _sync_if_due(self) -> None:
+        if self._fsync_interval is None or self._file < 0:
+            return
+        now = self._clock.monotonic()
+        if now - self._synced >= self._fsync_interval:
+            self._synced = now
+            os.fsync(self._file)
+
+    def read(self, limit: int) -> list[Entry]:
+        """The next entries, oldest first; each is given out once, until :meth:`rewind`.
+
+        Args:
+            limit: most entries.
+        """
+        found: list[Entry] = []
+        while len(found) < limit:
+            if not self._ready and not self._load():
+                break
+            found.append(self._ready.popleft())
+        self._given.extend(found)
+        return found
+
+    def _load(self) -> bool:
+        for segment in tuple(self._segments):
+            if segment.offset >= segment.size:
+                continue
+            start = segment.offset
+            try:
+                data = _read_part(segment.path, start, segment.size)
+            except OSError:
+                data, segment.damaged = b"", True
+            segment.offset = segment.size
+            entries = [entry for entry, _ in _entries(data) if self._acknowledged < entry.id <= segment.last]
+            self._ready.extend(entries)
+            missing = segment.unread - sum(entry.counted for entry in entries)
+            segment.unread = 0
+            if missing > 0:
+                segment.damaged = True
+                self.damaged += missing
+                self.held -= missing
+            if entries:
+                return True
+            if segment is not self._live:
+                self._discard(segment)
+        return False
+
+    def rewind(self) -> None:
+        """Give out again what was given out and is not acknowledged."""
+        self._ready.extendleft(reversed(self._given))
+        self._given.clear()
+
+    def acknowledge(self, last: int) -> None:
+        """Forget all entries up to that id; they were given out before.
+
+        Raises:
+            OSError: it could not be written down; they may come again after a restart.
+        """
+        if last <= self._acknowledged:
+            return
+        while self._given and self._given[0].id <= last:
+            self.held -= self._given.popleft().counted
+        self._acknowledged = last
+        try:
+            self._write_acknowledged()
+        finally:  # on a full disk it is the deleting that makes room
+            while self._segments and self._is_done(self._segments[0]):
+                if self._segments[0] is self._live:
+                    self._seal()
+                self._discard(self._segments[0])
+
+    def _is_done(self, segment: _Segment) -> bool:
+        done = segment.last <= self._acknowledged and segment.offset >= segment.size
+        return done and (segment is not self._live or segment.size >= self._segment_bytes)
+
+    def _discard(self, segment: _Segment) -> None:
+        if not segment.damaged:
+            self._remove(segment)
+            return
+        if segment in self._segments:
+            self._segments.remove(segment)
+        with suppress(OSError):
+            segment.path.rename(segment.path.with_suffix(".bad"))
+            for old in sorted(self.directory.glob("*.bad"))[:-_KEPT_BAD]:
+                old.unlink(missing_ok=True)
+
+    def _remove(self, segment: _Segment) -> None:
+        if segment in self._segments:
+            self._segments.remove(segment)
+        with suppress(
+            OSError
+        ):  # it comes again at the next start and is removed then: all of it is acknowledged
+            segment.path.unlink(missing_ok=True)
+
+    def _write_acknowledged(self) -> None:
+        if self._acknowledgement < 0:
+            path = self.directory / "acknowledged"
+            self._acknowledgement = os.open(path, os.O_WRONLY | os.O_CREAT | _CLOEXEC, 0o600)
+        number = struct.pack(">Q", self._acknowledged)
+        self._turn ^= 1
+        os.lseek(self._acknowledgement, self._turn * _SLOT, os.SEEK_SET)
+        os.write(self._acknowledgement, number + struct.pack(">I", crc32(number)))
+
+    def _read_acknowledged(self) -> int:
+        try:
+            data = (self.directory / "acknowledged").read_bytes()
+        except OSError:
+            return 0
+        newest = 0
+        for turn in (0, 1):
+            slot = data[turn * _SLOT : turn * _SLOT + _ACKNOWLEDGED.size]
+            if len(slot) == _ACKNOWLEDGED.size:
+                number, checksum = _ACKNOWLEDGED.unpack(slot)
+                if crc32(slot[:8]) == checksum and number >= newest:
+                    newest, self._turn = number, turn
+        return newest
+
+    def close(self) -> None:
+        """Release the files; a second call does nothing."""
+        self._seal()
+        if self._acknowledgement >= 0:
+            os.close(self._acknowledgement)
+            self._acknowledgement = -1
+
+    def remove(self) -> None:
+        """Close and delete every file but those kept aside; for entries that are all acknowledged."""
+        self.close()
+        self._segments.clear()
+        for pattern in ("*.seg", "acknowledged"):
+            for path in self.directory.glob(pattern):
+                path.unlink(missing_ok=True)
+
+
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+
+
+def _entries(data: bytes) -> Iterator[tuple[Entry, int]]:
+    """Every whole entry with the offset behind it; what is no entry is skipped up to the next mark."""
+    start, newest = data.find(_MARK), 0
+    while 0 <= start <= len(data) - HEADER_BYTES:
+        _, length, checksum, number, counted = _HEADER.unpack_from(data, start)
+        stop = start + HEADER_BYTES + length
+        payload = data[start + HEADER_BYTES : stop]
+        whole = (
+            len(payload) == length
+            and crc32(payload, crc32(_COVERED.pack(length, number, counted))) == checksum
+        )
+        if whole and number > newest:
+            newest = number
+            yield Entry(number, bool(counted), payload), stop
+            start = stop if data.startswith(_MARK, stop) else data.find(_MARK, stop)
+        else:
+            start = data.find(_MARK, start + 1)
+
+
+def _is_torn(data: bytes, start: int) -> bool:
+    """Whether the rest is the beginning of an entry: what a kill in the middle of a write leaves."""
+    if len(data) - start < HEADER_BYTES:
+        return True
+    mark, length, *_ = _HEADER.unpack_from(data, start)
+    return bool(mark == _MARK and start + HEADER_BYTES + length > len(data))
+
+
+def _first_id(path: Path, otherwise: int) -> int:
+    try:
+        return int(path.stem, 16)
+    except ValueError:
+        return otherwise
+
+
+def _read_part(path: Path, start: int, stop: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(start)
+        return file.read(stop - start)
+
+
+def _write_all(file: int, block: bytes) -> None:
+    left = memoryview(block)
+    while left:
+        left = left[os.write(file, left) :]
+
+
+def _sync_directory(directory: Path) -> None:
+    if os.name != "posix":
+        return
+    with suppress(OSError):  # some file systems cannot; the entry is written all the same
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

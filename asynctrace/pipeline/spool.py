@@ -1,0 +1,429 @@
+"""The Spool: one lane's backlog on disk. What went in first comes out first, across restarts too.
+
+Each process writes a stream of its own below the lane's directory; streams of dead processes are adopted and given out
+before anything that came later.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from asynctrace.core.batch import Batch, Mark
+from asynctrace.core.clock import SYSTEM_CLOCK, Clock
+from asynctrace.core.decoding import RecordDecoder, mark_line, mark_of
+from asynctrace.core.encoding import json_lines
+from asynctrace.core.level import Level
+from asynctrace.core.record import Record
+from asynctrace.pipeline.claim import Claim, exclusively, is_free
+from asynctrace.pipeline.private import make_private
+from asynctrace.pipeline.segments import FSYNC_INTERVAL, HEADER_BYTES, SEGMENT_BYTES, Entry, Segments
+
+MAX_BYTES = 256 << 20
+"""Bytes of one lane on disk: half a million records of the usual size."""
+
+MAX_AGE = 7 * 24 * 3600.0
+"""Seconds after which a record is no longer worth delivering."""
+
+_RESERVED = 10
+"""One part in so many of the bytes is kept for level error and above."""
+
+_LEAST_SEGMENTS = 8
+"""Files that the bytes are enough for: the newest one is deleted only when it is full, whatever was delivered of it."""
+
+_LOCK_TIMEOUT = 1.0
+"""Seconds to wait for another process that adopts, or for a thread of ours that was stopped in the middle."""
+
+FROM_LANE, FROM_DEAD_LETTERS = "lane", "dead"
+"""Where a stream comes from; the end of its name."""
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Up to where records are meant.
+
+    Args:
+        stream: name of the stream.
+        id: of the last entry in it.
+    """
+
+    stream: str
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read.
+
+    Args:
+        batch: records of one producer and their marks; may be empty.
+        position: acknowledge it when the batch is safe; None when there was nothing.
+        expired: records that were too old to be given out.
+        unreadable: records that were lost to damage.
+    """
+
+    batch: Batch
+    position: Position | None = None
+    expired: int = 0
+    unreadable: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """What was written.
+
+    Args:
+        kept: records on disk now.
+        position: of the last entry; None when nothing was written.
+        refused: records for which there was no room.
+    """
+
+    kept: int
+    position: Position | None
+    refused: tuple[Record, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What was taken over.
+
+    Args:
+        adopted: records of dead processes.
+        replayed: records that were put here out of dead letters.
+        damaged: records that were lost to damage before.
+    """
+
+    adopted: int = 0
+    replayed: int = 0
+    damaged: int = 0
+
+
+def _locked(method: _F) -> _F:
+    def call(self: Spool, *args: Any) -> Any:
+        with self._alone():
+            return method(self, *args)
+
+    call.__doc__ = method.__doc__
+    call.__name__ = method.__name__
+    return cast(_F, call)
+
+
+class Spool:
+    """Keeps what a lane cannot deliver now. Blocking calls; any thread, one at a time.
+
+    Args:
+        directory: of the lane; made with the first record.
+        max_bytes: bytes that the lane may take on this disk; a tenth is reserved for level error and above.
+        max_age: seconds; older records are counted and not given out.
+        segment_bytes: see :data:`~asynctrace.pipeline.segments.SEGMENT_BYTES`.
+        fsync_interval: see :class:`~asynctrace.pipeline.segments.Segments`.
+        clock: tells the time and the age of records.
+        origin: where the records of the own stream come from.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        max_bytes: int = MAX_BYTES,
+        max_age: float = MAX_AGE,
+        segment_bytes: int = SEGMENT_BYTES,
+        fsync_interval: float | None = FSYNC_INTERVAL,
+        clock: Clock = SYSTEM_CLOCK,
+        origin: str = FROM_LANE,
+    ) -> None:
+        self.directory = directory
+        self._max_bytes = max_bytes
+        self._max_age = max_age
+        self._segment_bytes = min(segment_bytes, max_bytes // _LEAST_SEGMENTS)
+        self._fsync_interval = fsync_interval
+        self._clock = clock
+        self._origin = origin
+        self._streams: list[_Stream] = []  # oldest first
+        self._own: _Stream | None = None
+        self._decoder = RecordDecoder()
+        self._left: list[tuple[_Stream, Entry]] = []  # read, but of another producer than those before
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        # At the interpreter's end a daemon thread stops in the middle of a call and never gives the lock back.
+        if not self._lock.acquire(timeout=_LOCK_TIMEOUT):
+            raise TimeoutError(f"the spool {self.directory} is busy")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    @property
+    def held(self) -> int:
+        """Records on disk that are not acknowledged."""
+        return sum(stream.segments.held for stream in self._streams)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there is nothing to read, marks included."""
+        return not self._left and all(stream.segments.exhausted for stream in self._streams)
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(stream.segments.size for stream in self._streams)
+
+    def is_there(self) -> bool:
+        """Whether anything was ever spooled for the lane; one look at the disk."""
+        return self.directory.is_dir()
+
+    @_locked
+    def adopt(self) -> Adopted:
+        """Take over what dead processes left, and what was put here out of dead letters.
+
+        Raises:
+            OSError: the directory is there and cannot be read or written.
+        """
+        counts = {FROM_LANE: 0, FROM_DEAD_LETTERS: 0}
+        damaged = 0
+        if not self.directory.is_dir():
+            return Adopted()
+        with exclusively(self.directory, _LOCK_TIMEOUT) as gained:
+            if not gained:
+                return Adopted()
+            for path in streams(self.directory):
+                if any(path == stream.path for stream in self._streams) or not is_free(path):
+                    continue
+                stream = _Stream(path, self._segments(path), Claim.take(path))
+                stream.segments.open()
+                damaged += stream.segments.damaged
+                stream.damage_told = stream.segments.damaged
+                if stream.segments.exhausted:
+                    stream.remove()
+                else:
+                    self._streams.append(stream)
+                    counts[stream.origin] += stream.segments.held
+        self._streams.sort(key=lambda stream: stream.path.name)
+        return Adopted(counts[FROM_LANE], counts[FROM_DEAD_LETTERS], damaged)
+
+    @_locked
+    def append(self, batch: Batch) -> Writing:
+        """Put the batch behind everything else.
+
+        Raises:
+            OSError: the disk is full or cannot be written; nothing of the batch is there.
+        """
+        lines = json_lines(batch.records)
+        payloads: list[tuple[bool, bytes]] = []
+        refused: list[Record] = []
+        size, plain = self.size, self._max_bytes - self._max_bytes // _RESERVED
+        for record, line in zip(batch.records, lines, strict=True):
+            if size + HEADER_BYTES + len(line) > (self._max_bytes if record.level >= Level.ERROR else plain):
+                refused.append(record)
+            else:
+                payloads.append((True, line))
+                size += HEADER_BYTES + len(line)
+        kept = len(payloads)
+        payloads += [(False, mark_line(mark)) for mark in batch.marks]
+        if not payloads:
+            return Writing(0, None, tuple(refused))
+        own = self._own_stream()
+        return Writing(kept, Position(own.path.name, own.segments.append(payloads)), tuple(refused))
+
+    def _own_stream(self) -> _Stream:
+        own = self._own
+        if own is None or not own.path.is_dir():
+            make_private(self.directory)
+            # The wall clock may have been set back; the new stream is behind those we hold all the same.
+            newest = int(self._streams[-1].path.name.partition("-")[0]) if self._streams else 0
+            begun = max(self._clock.time_ns(), newest + 1)
+            path = self.directory / f"{begun:020d}-{os.urandom(4).hex()}-{self._origin}"
+            with exclusively(
+                self.directory, _LOCK_TIMEOUT
+            ) as gained:  # nobody may adopt it before it is claimed
+                if not gained:
+                    raise TimeoutError(f"{self.directory} is locked by another process")
+                path.mkdir(mode=0o700)
+                own = self._own = _Stream(path, self._segments(path), Claim.take(path))
+            self._streams.append(own)
+        return own
+
+    def _segments(self, path: Path) -> Segments:
+        return Segments(
+            path, segment_bytes=self._segment_bytes, fsync_interval=self._fsync_interval, clock=self._clock
+        )
+
+    @_locked
+    def read(self, limit: int) -> Reading:
+        """The next records, oldest first; each is given out once, until :meth:`rewind`.
+
+        Args:
+            limit: most entries, records and marks.
+        """
+        entries, self._left = self._left, []
+        stream = entries[0][0] if entries else None
+        if stream is None:
+            for stream in tuple(self._streams):
+                entries = [(stream, entry) for entry in stream.segments.read(limit)]
+                if entries:
+                    break
+                self._end_if_done(stream)
+        elif len(entries) < limit:
+            entries += [(stream, entry) for entry in stream.segments.read(limit - len(entries))]
+        unreadable = sum(each.new_damage() for each in self._streams)
+        if not entries or stream is None:
+            return Reading(Batch(()), None, 0, unreadable)
+        records: list[Record] = []
+        marks: list[Mark] = []
+        producer, expired, last = None, 0, 0
+        oldest = self._clock.time_ns() - int(self._max_age * 1e9)
+        for index, (_, entry) in enumerate(entries):
+            try:
+                found = self._decoder.from_json(entry.payload) if entry.counted else mark_of(entry.payload)
+            except ValueError:  # written by another version; the checksum is right, so it is no damage
+                unreadable += entry.counted
+                last = entry.id
+                continue
+            if producer not in (None, found.producer):
+                self._left = entries[index:]
+                break
+            last, producer = entry.id, found.producer
+            if isinstance(found, Mark):
+                marks.append(found)
+            elif found.time_ns < oldest:
+                expired += 1
+            else:
+                records.append(found)
+        return Reading(Batch(records, marks), Position(stream.path.name, last), expired, unreadable)
+
+    @_locked
+    def acknowledge(self, position: Position) -> None:
+        """Forget everything up to there.
+
+        Raises:
+            OSError: it could not be written down; the records may come again after a restart.
+        """
+        stream = next((each for each in self._streams if each.path.name == position.stream), None)
+        if stream is not None:
+            stream.segments.acknowledge(position.id)
+            self._end_if_done(stream)
+
+    def _end_if_done(self, stream: _Stream) -> None:
+        if stream is not self._own and stream.segments.exhausted:
+            self._streams.remove(stream)
+            self._remove(stream)
+
+    def _remove(self, stream: _Stream) -> None:
+        """Delete it while nobody else looks; otherwise who adopts it next finds it empty, and deletes it."""
+        with exclusively(self.directory, _LOCK_TIMEOUT) as gained:
+            if gained:
+                stream.remove()
+            else:
+                stream.close()
+
+    @_locked
+    def rewind(self) -> None:
+        """Give out again what was given out and is not acknowledged."""
+        self._left = []
+        for stream in self._streams:
+            stream.segments.rewind()
+
+    @_locked
+    def close(self) -> None:
+        """Let others have what is left; a second call does nothing. The next record begins a new stream."""
+        self._left = []
+        for stream in self._streams:
+            if stream.segments.exhausted:
+                self._remove(stream)
+            else:
+                stream.close()
+        self._streams, self._own = [], None
+
+
+class _Stream:
+    def __init__(self, path: Path, segments: Segments, claim: Claim) -> None:
+        self.path = path
+        self.segments = segments
+        self.damage_told = 0
+        self._claim = claim
+
+    @property
+    def origin(self) -> str:
+        return FROM_DEAD_LETTERS if self.path.name.endswith(FROM_DEAD_LETTERS) else FROM_LANE
+
+    def new_damage(self) -> int:
+        new, self.damage_told = self.segments.damaged - self.damage_told, self.segments.damaged
+        return new
+
+    def close(self) -> None:
+        self.segments.close()
+        self._claim.release()
+
+    def remove(self) -> None:
+        self.segments.remove()
+        self._claim.release()
+        with suppress(OSError):  # files kept aside are still in it
+            self.path.rmdir()
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolPage:
+    """What one lane has on disk.
+
+    Args:
+        lane: the lane's directory name: its kind and a part of its destination's digest.
+        records: waiting.
+        size: bytes.
+        in_use: how many of the records belong to a process that lives.
+        damaged: records lost to damage.
+    """
+
+    lane: str
+    records: int
+    size: int
+    in_use: int
+    damaged: int
+
+
+def streams(directory: Path) -> Sequence[Path]:
+    """The streams of a lane, oldest first."""
+    return sorted(path for path in directory.iterdir() if path.is_dir())
+
+
+def look(directory: Path) -> SpoolPage:
+    """What a lane has on disk, without touching it.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    records = size = in_use = damaged = 0
+    for path in streams(directory):
+        segments = Segments(path)
+        segments.look()
+        records += segments.held
+        size += segments.size
+        damaged += segments.damaged
+        in_use += 0 if is_free(path) else segments.held
+    return SpoolPage(directory.name, records, size, in_use, damaged)
+
+
+def purge(directory: Path) -> int:
+    """Delete what no living process holds; how many records went.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+    purged = 0
+    with exclusively(directory, _LOCK_TIMEOUT) as gained:
+        for path in streams(directory) if gained else ():
+            if is_free(path):
+                segments = Segments(path)
+                segments.look()
+                purged += segments.held
+                shutil.rmtree(path)
+    return purged

@@ -1,0 +1,88 @@
+"""The state directory: where spools and dead letters are kept from one start to the next."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from asynctrace.pipeline.diagnostics import diagnostics
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_DIGEST = 12  # hex digits: two destinations of one kind do not meet
+
+
+class StateDirectory:
+    """The first of some directories that can be written; looked for when it is needed, made with the first file in it.
+
+    Args:
+        candidates: the directories, best first; none of them usable means that nothing outlives the process.
+    """
+
+    def __init__(self, candidates: Sequence[Path]) -> None:
+        self._candidates = tuple(candidates)
+
+    def __repr__(self) -> str:
+        return f"<StateDirectory {', '.join(map(str, self._candidates)) or 'in memory'}>"
+
+    def spool(self, key: str) -> Path | None:
+        """Where the spool of that lane is, whether it exists or not; None when nothing can be written."""
+        return self._below("spool", key)
+
+    def dead_letters(self, key: str) -> Path | None:
+        """Where the dead letters of that lane are, whether they exist or not; None when nothing can be written."""
+        return self._below("dead", key)
+
+    def _below(self, kind: str, key: str) -> Path | None:
+        for candidate in self._candidates:
+            if _is_usable(candidate):
+                return candidate / kind / key
+        if self._candidates:
+            diagnostics.say(
+                logging.WARNING,
+                ("state directory", *map(str, self._candidates)),
+                "no state directory can be written (%s): what cannot be delivered stays in memory",
+                ", ".join(map(str, self._candidates)),
+            )
+        return None
+
+    def existing(self, kind: str) -> list[Path]:
+        """The directories of all lanes of that kind (``spool`` or ``dead``), in all candidates."""
+        found: list[Path] = []
+        for candidate in self._candidates:
+            if (candidate / kind).is_dir():
+                found += sorted(path for path in (candidate / kind).iterdir() if path.is_dir())
+        return found
+
+
+def lane_key(kind: str, destination: str) -> str:
+    """A name for what a lane leaves on disk: the same at every start with the same destination.
+
+    Args:
+        kind: of the sink, for people.
+        destination: as the sink shows itself, without secrets.
+
+    >>> lane_key("redis", "<RedisSink redis://cache:6379/0>")
+    'redis-7316934a3ee6'
+    """
+    # An object without a repr of its own shows its address, another one at every start.
+    digest = sha256(_ADDRESS.sub("", destination).encode("utf-8", "replace")).hexdigest()[:_DIGEST]
+    return f"{re.sub(r'[^a-z0-9_]', '', kind.lower())[:40] or 'sink'}-{digest}"
+
+
+def _is_usable(path: Path) -> bool:
+    """Whether we may write there, now or once it is made; a directory of somebody else's is none of ours."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        above = path.parent
+        while not above.exists() and above != above.parent:
+            above = above.parent
+        return above.is_dir() and os.access(above, os.W_OK | os.X_OK)
+    except OSError:
+        return False
+    mine = os.name != "posix" or status.st_uid in (os.geteuid(), 0)
+    return mine and path.is_dir() and os.access(path, os.R_OK | os.W_OK | os.X_OK)
