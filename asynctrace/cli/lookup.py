@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import asynctrace
+from asynctrace.cli.streams import first_that
 from asynctrace.errors import ConfigurationError, TraceNotFoundError
 
 if TYPE_CHECKING:
@@ -33,9 +34,10 @@ async def find_run(reader: Reader, wanted: str, store: str | None = None) -> Run
     if exact is not None:
         return exact
     if wanted == LATEST:
-        async for summary in reader.runs(asynctrace.Query(limit=1)):
-            return await _outermost(reader, summary)
-        raise TraceNotFoundError(wanted, store or repr(reader))
+        newest = await first_that(reader.runs(asynctrace.Query(limit=1)), lambda summary: True)
+        if newest is None:
+            raise TraceNotFoundError(wanted, store or repr(reader))
+        return await _outermost(reader, newest)
     fitting = [
         summary
         async for summary in reader.runs(asynctrace.Query())

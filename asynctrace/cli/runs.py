@@ -12,6 +12,7 @@ import asynctrace
 from asynctrace.cli import options
 from asynctrace.cli.documents import run_document, to_json
 from asynctrace.cli.moments import parse_moment
+from asynctrace.cli.streams import first_that
 from asynctrace.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -73,13 +74,16 @@ async def _find(store: str | None, queries: list[Query], limit: int | None) -> l
     reader = asynctrace.open_store(store)
     try:
         for query in queries:
+            # With a level, not every run that the reader finds is one that counts.
+            asked = replace(query, limit=None if query.level else limit)
+            summaries = [summary async for summary in reader.runs(asked)]
             fitting = 0
-            async for summary in reader.runs(query):
+            for summary in summaries:
+                if fitting == limit:
+                    break
                 if await _reaches(reader, summary, query):
                     found[summary.run_id] = summary
                     fitting += 1
-                if fitting == limit:
-                    break
     finally:
         await reader.aclose()
     newest_first = sorted(
@@ -92,7 +96,5 @@ async def _reaches(reader: Reader, summary: RunSummary, query: Query) -> bool:
     """Whether a record that the query admits has its level: starts and ends pass a reader's test at any."""
     if not query.level:
         return True
-    async for record in reader.records(summary.run_id, query):
-        if record.level >= query.level:
-            return True
-    return False
+    records = reader.records(summary.run_id, query)
+    return await first_that(records, lambda record: record.level >= query.level) is not None
