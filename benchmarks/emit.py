@@ -167,7 +167,7 @@ FLOOR = Group(
         ),
     ),
     jobs=(Job("emit:beside_floor", {"samples": 7}, {"samples": 5}),),
-    rounds=(7, 3),
+    rounds=(7, 2),
 )
 PICOLOGGING = Group(
     figures=(

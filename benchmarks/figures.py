@@ -50,7 +50,7 @@ class Group:
 
     figures: tuple[Figure, ...]
     jobs: tuple[Job, ...]
-    rounds: tuple[int, int] = (5, 3)
+    rounds: tuple[int, int] = (5, 2)
     unit: str = "ns a record"
     needs: tuple[str, ...] = ()
 

@@ -129,7 +129,7 @@ GROUPS = (
                 "most",
             ),
         ),
-        jobs=(Job("memory:dead", {"steps": 8}, {"steps": 5}),),
+        jobs=(Job("memory:dead", {"steps": 8}, {"steps": 3}),),
         rounds=(2, 1),
         unit="MB",
     ),

@@ -84,6 +84,6 @@ GROUPS = (
                 12.0,
             ),
         ),
-        jobs=(Job("threads:threads", {"samples": 5}, {"samples": 3}),),
+        jobs=(Job("threads:threads", {"samples": 5}, {"samples": 2}),),
     ),
 )
