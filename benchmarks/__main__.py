@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", default="", metavar="P1,P8", help=f"rows to measure, of {', '.join(rows)}")
     parser.add_argument(
-        "--quick", action="store_true", help="fewer rounds and fewer records: under 3 minutes"
+        "--quick", action="store_true", help="fewer rounds and fewer records: about 3 minutes"
     )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="where the results go; a full run has a default"
