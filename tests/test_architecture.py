@@ -28,6 +28,7 @@ ROOMS = {
     "errors": "errors",
     "core": "core",
     "ports": "ports",
+    "worker": "ports",  # beside them: below the pipeline and the sinks
     "pipeline": "pipeline",
     "sinks": "sinks",
     "settings": "settings",

@@ -13,7 +13,7 @@ from asynctrace.core.record import Record
 from asynctrace.errors import ConfigurationError, SinkClosedError, TransientSinkError
 from asynctrace.ports import LocalSink
 from asynctrace.sinks._files import AppendFiles, translate
-from asynctrace.sinks._worker import Worker
+from asynctrace.worker import Worker
 
 P = ParamSpec("P")
 T = TypeVar("T")

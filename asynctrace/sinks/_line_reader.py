@@ -16,7 +16,7 @@ from asynctrace.core.numbers import Numbers
 from asynctrace.core.record import Record
 from asynctrace.core.summary import RunSummary
 from asynctrace.errors import StoreError
-from asynctrace.sinks._worker import Worker
+from asynctrace.worker import Worker
 
 P = ParamSpec("P")
 T = TypeVar("T")

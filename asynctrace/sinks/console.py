@@ -20,7 +20,7 @@ from asynctrace.errors import (
 )
 from asynctrace.ports import LocalSink
 from asynctrace.sinks._painter import Painter
-from asynctrace.sinks._worker import Worker
+from asynctrace.worker import Worker
 
 Color = Literal["auto", "always", "never"]
 """``auto``: colours on a terminal only. ``always``: also in a pipe. ``never``: nowhere."""

@@ -1,4 +1,4 @@
-"""One daemon thread for the blocking calls of one sink or reader."""
+"""One daemon thread for the blocking calls of one sink, reader or lane."""
 
 from __future__ import annotations
 
