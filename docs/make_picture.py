@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 PICTURE = Path(__file__).parent / "images" / "show.svg"
+SHORT = ["--level", "info", "--limit", "2"]  # a picture is no pager
 SEED = "4"  # the declined payment and the second try are near each other
 
 
@@ -17,7 +18,7 @@ def main() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ASYNCTRACE_")}
     PICTURE.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        for arguments in (["demo", "--seed", SEED], ["show", "latest", "--svg", str(PICTURE)]):
+        for arguments in (["demo", "--seed", SEED], ["show", "latest", *SHORT, "--svg", str(PICTURE)]):
             subprocess.run(
                 [sys.executable, "-m", "asynctrace", *arguments], cwd=scratch, env=environment, check=True
             )
