@@ -1,12 +1,13 @@
 """The SQLite sink beyond the contract: its rows, its file, many processes, forks."""
 
 import asyncio
+import gc
 import os
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -472,3 +473,19 @@ async def test_a_table_made_by_another_tool_is_completed_in_place(tmp_path: Path
         ("message 0",),
         ("message 1",),
     ]
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_a_cancelled_open_leaves_neither_file_nor_thread(tmp_path: Path, turns: int) -> None:
+    async def main() -> None:
+        sink = SQLiteSink(tmp_path / "t.db")
+        task = asyncio.ensure_future(sink.open())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await sink.aclose()
+
+    asyncio.run(main())
+    gc.collect()  # what is left open warns when it is collected, and a thread that answers nobody dies loudly

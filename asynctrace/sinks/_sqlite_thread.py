@@ -32,7 +32,13 @@ class DriverThread:
     async def start(cls) -> DriverThread:
         connection = aiosqlite.Connection(cast("Any", _NoConnection), 64)
         _make_daemon(connection)
-        await connection
+        starting = asyncio.ensure_future(connection)
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:  # as in `run`: the thread answers at once, and to a loop that still is
+            await starting
+            await connection.close()
+            raise
         return cls(connection)
 
     @property

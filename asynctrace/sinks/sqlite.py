@@ -81,15 +81,14 @@ class SQLiteSink(LocalSink):
         held, self._held = self._held, None
         if held is not None:
             await held.let_go()
-        thread = await DriverThread.start()
-        file = StoreFile(self.path, **self._options)
+        opening = _Held(await DriverThread.start(), StoreFile(self.path, **self._options))
         try:
             with as_sink_errors(self.path):
-                await thread.run(lambda: file.use(_nothing))
+                await opening.thread.run(lambda: opening.file.use(_nothing))
         except BaseException:
-            await thread.stop()
+            await opening.close()  # cancelled, the thread may have opened the file all the same
             raise
-        self._held = _Held(thread, file)
+        self._held = opening
 
     async def write(self, batch: Batch) -> None:
         """Store the batch: records, then marks.
