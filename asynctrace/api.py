@@ -23,8 +23,8 @@ def get_trace(
     Args:
         run_id: as of :class:`Trace`.
         parent_run_id: as of :class:`Trace`.
-        extras: ``trace_type``, ``handlers``, ``fail_silently`` and ``enable_write_log`` configure and are never
-            stored; the rest are fields.
+        extras: ``trace_type``, ``handlers``, ``fail_silently`` and ``enable_write_log`` configure and are
+            never stored; the rest are fields.
 
     Raises:
         ConfigurationError: a handler cannot be used.

@@ -160,11 +160,12 @@ def _set_default(values: Settings, key: _Key) -> None:
 def configure(*sinks: SinkLike, **values: Any) -> Pipeline:
     """Set the process default, which ``Trace()`` and ``get_trace()`` borrow. An earlier one is flushed first.
 
-    Lazy: starts no thread and makes no file before the first record. Traces that borrowed the earlier default keep
-    it until they are closed.
+    Lazy: starts no thread and makes no file before the first record. Traces that borrowed the earlier default
+    keep it until they are closed.
 
     Args:
-        sinks: URLs, sinks, or pairs of one and :class:`LaneOptions`; without any, the setting ``sinks`` decides.
+        sinks: URLs, sinks, or pairs of one and :class:`LaneOptions`; without any, the setting ``sinks``
+            decides.
         values: settings by name, see :data:`asynctrace.settings.SETTINGS`.
 
     Raises:

@@ -67,8 +67,8 @@ class NoTrace(Emitter):
         diagnostics.say(
             logging.WARNING,
             ("no trace",),
-            "records are made outside any trace and nothing is configured: they go nowhere; open a Trace or call "
-            "asynctrace.configure()",
+            "records are made outside any trace and nothing is configured: they go nowhere; open a Trace "
+            "or call asynctrace.configure()",
         )
 
 
@@ -80,7 +80,8 @@ _lock = threading.RLock()
 def current_trace() -> Trace | NoTrace:
     """The trace that the running code belongs to.
 
-    Outside any: the process's own run when something is configured; else one that counts what it is given, and warns.
+    Outside any: the process's own run when something is configured; else one that counts what it is given, and
+    warns.
 
     Example:
         >>> with Trace("run-42", sinks=["memory:"]):

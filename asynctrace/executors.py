@@ -1,4 +1,4 @@
-"""Context for thread pools: ``loop.run_in_executor`` and ``Executor.submit`` do not carry it, ``to_thread`` does."""
+"""Context for thread pools: ``to_thread`` carries it, ``loop.run_in_executor`` and ``Executor.submit`` do not."""
 
 from __future__ import annotations
 

@@ -70,8 +70,8 @@ def _sink(handler: Mapping[str, Any]) -> SinkLike:
 
 
 def _options(kind: str, handler: Mapping[str, Any]) -> LaneOptions:
-    """``flush_interval`` in seconds. ``buffer_size`` counts records for databases; for files it counts bytes, of
-    which none are held back here.
+    """``flush_interval`` in seconds. ``buffer_size`` counts records for databases; for files it counts bytes,
+    of which none are held back here.
     """
     interval = _number(kind, handler, "flush_interval", float)
     size = _number(kind, handler, "buffer_size", int)

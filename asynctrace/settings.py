@@ -189,7 +189,7 @@ def load(given: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
         environment: variables; an empty one counts as not set, an unknown one of ours is warned of.
 
     Raises:
-        ConfigurationError: a value cannot be used; it names the variable or the argument, and what is allowed.
+        ConfigurationError: a value cannot be used; it names the variable or the argument and what is allowed.
     """
     for name in given.keys() - _BY_NAME.keys():
         raise ConfigurationError("setting", name, f"one of {', '.join(_BY_NAME)}")

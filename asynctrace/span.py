@@ -37,9 +37,9 @@ _task_of = asyncio.current_task if sys.version_info >= (3, 12) else asyncio.task
 class Span(SpanContext, Emitter):
     """A span: entering records its start, leaving its end with duration and status.
 
-    Made by :meth:`Trace.span`; use it with ``with`` or ``async with``, once. Records made by its methods belong to
-    it, as do those of the trace's methods in code that runs inside it, tasks and threads that carry the context
-    included. Leaving never raises, also when it happens in another context.
+    Made by :meth:`Trace.span`; use it with ``with`` or ``async with``, once. Records made by its methods belong
+    to it, as do those of the trace's methods in code that runs inside it, tasks and threads that carry the
+    context included. Leaving never raises, also when it happens in another context.
     """
 
     __slots__ = ("_context", "_fields", "_intake", "_started", "_token", "definition")

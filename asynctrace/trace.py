@@ -38,9 +38,9 @@ _S = TypeVar("_S")
 class Trace(Emitter):
     """One run: everything recorded through it, in its spans, tasks and threads, until it is closed.
 
-    ``async with`` runs the pipeline on the running loop; ``with`` and plain use run it in the one loop thread of
-    the process. Opened inside another run it becomes its child. Without a block it opens itself when it is first
-    used, and :meth:`close` ends it.
+    ``async with`` runs the pipeline on the running loop; ``with`` and plain use run it in the one loop thread
+    of the process. Opened inside another run it becomes its child. Without a block it opens itself when it is
+    first used, and :meth:`close` ends it.
 
     Args:
         run_id: any text; by default a UUIDv7. The same id again is a further attempt of the same run.
@@ -51,8 +51,8 @@ class Trace(Emitter):
         fields: key-values that every record carries.
         level: the lowest level recorded; by default the setting ``level``.
         durability: None; the journal that other values ask for is not there yet.
-        fail_silently: False makes ``flush``, ``close`` and leaving a block raise :class:`DeliveryError` for records
-            that are not safe; it never masks the block's own exception.
+        fail_silently: False makes ``flush``, ``close`` and leaving a block raise :class:`DeliveryError` for
+            records that are not safe; it never masks the block's own exception.
 
     Raises:
         ConfigurationError: an argument, or a setting that the trace needs, cannot be used.
@@ -201,7 +201,7 @@ class Trace(Emitter):
     # -- handles ---------------------------------------------------------------------------------------------
 
     def bind(self, /, **fields: Any) -> BoundTrace:
-        """A handle on the same run with these fields on every record it makes; the trace itself stays as it is."""
+        """A handle on the same run with these fields on every record it makes; the trace stays as it is."""
         outlet = self._outlet or self._open(None, caller())
         return BoundTrace(outlet, widened(self._context, fields))
 
@@ -234,12 +234,12 @@ class Trace(Emitter):
     def add_sink(self, sink: SinkLike, *, level: Level | str | int | None = None) -> AnySink:
         """Send the records from now on to this sink too; gives it back, for :meth:`remove_sink`.
 
-        It is added to the pipeline, so that it also receives what other traces on the same pipeline record. Sharing
-        ends there: who names the old sinks from now on gets a pipeline of its own.
+        It is added to the pipeline, so that it also receives what other traces on the same pipeline record.
+        Sharing ends there: who names the old sinks from now on gets a pipeline of its own.
 
         Args:
             sink: a URL, a sink, or a pair of one and :class:`LaneOptions`.
-            level: the lowest level that it takes, also below that of the traces, whose other sinks keep theirs.
+            level: the lowest level that it takes, also below that of the traces; their other sinks keep theirs.
 
         Raises:
             ConfigurationError: the URL or the level cannot be used.

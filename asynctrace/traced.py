@@ -22,8 +22,9 @@ def traced(name: str | None = None, /, **fields: Any) -> Callable[[_F], _F]: ...
 def traced(function: Any = None, /, **fields: Any) -> Any:
     """Open a span of the current trace around each call.
 
-    Works on functions, coroutine functions, generators and asynchronous generators. A generator's span lasts from
-    its first step to its end and is the current one during its steps only, not while the caller runs between them.
+    Works on functions, coroutine functions, generators and asynchronous generators. A generator's span lasts
+    from its first step to its end and is the current one during its steps only, not while the caller runs
+    between them.
 
     Args:
         function: the function, or the span's name; by default the function's qualified name.

@@ -177,8 +177,8 @@ def test_without_anything_it_counts_and_warns(
 
     assert trace.ignored == before + 2
     assert [record.message for record in caplog.records] == [
-        "records are made outside any trace and nothing is configured: they go nowhere; open a Trace or call "
-        "asynctrace.configure()"
+        "records are made outside any trace and nothing is configured: they go nowhere; open a Trace "
+        "or call asynctrace.configure()"
     ]
     assert asynctrace.stats() == ()
 

@@ -1,7 +1,7 @@
 """Which scheme of a sink URL means which class, and what to install for it.
 
-Third parties add schemes by the entry-point group ``asynctrace.sinks``: the name is the scheme, the object a class or
-function whose first argument is the URL's target and whose other arguments are its query parameters.
+Third parties add schemes by the entry-point group ``asynctrace.sinks``: the name is the scheme, the object a
+class or function whose first argument is the URL's target and whose other arguments are its query parameters.
 """
 
 from __future__ import annotations
