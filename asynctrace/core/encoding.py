@@ -16,6 +16,7 @@ from asynctrace.core.process import ProcessInfo
 from asynctrace.core.record import Kind, Record, Usage
 from asynctrace.core.run import COLUMN_FIELDS, RunContext, split_fields
 from asynctrace.core.site import Site
+from asynctrace.core.timestamp import THREE_DIGITS
 
 _COLUMN_FIELDS = frozenset(COLUMN_FIELDS)
 _LEVELS = {
@@ -24,7 +25,6 @@ _LEVELS = {
 }
 _SECOND = 1_000_000_000
 _LOG = Kind.LOG
-_THREE_DIGITS = tuple(f"{number:03d}" for number in range(1000))  # a format specification costs more than the rest
 
 
 def json_line(record: Record) -> bytes:
@@ -43,7 +43,8 @@ def json_lines(records: Sequence[Record]) -> list[bytes]:
     thread = span_id = parent_span_id = second = -1
     messages = _texts([record.message for record in records])
     own_fields = _texts([record.own_fields for record in records])
-    for record, message, fields_text in zip(records, messages, own_fields, strict=False):  # a line end is behind the last, too
+    # Not strict: a line end is behind the last one, too.
+    for record, message, fields_text in zip(records, messages, own_fields, strict=False):
         own_line = record.json
         if own_line is not None:
             lines.append(own_line)
@@ -80,7 +81,7 @@ def json_lines(records: Sequence[Record]) -> list[bytes]:
         rare = "" if kind is _LOG and record.exception is None else _rare_text(record)
         millis, micros = divmod(micros, 1000)
         line = (
-            f'{{"seq":{record.seq}{head}{_THREE_DIGITS[millis]}{_THREE_DIGITS[micros]}{_LEVELS[record.level]}{message}'
+            f'{{"seq":{record.seq}{head}{THREE_DIGITS[millis]}{THREE_DIGITS[micros]}{_LEVELS[record.level]}{message}'
             f"{site_text}{thread_text}{span_text}{usage_text}{rare}{run_text}{fields_text}"
         ).encode()
         record.json = line

@@ -181,7 +181,7 @@ class Inserter:
             elif group.layout is not self._layouts[is_log]:
                 group.lay_out(self._layouts[is_log])
             try:
-                encoded = [*map(self._encode, wanted)]
+                encoded = self._encode(wanted)
             except _NOT_CANONICAL:
                 encoded, indexes = self._encode_singly(wanted, indexes, rows.rejections)
             group.add(encoded, indexes)
@@ -195,7 +195,7 @@ class Inserter:
         kept: list[int] = []
         for index, record in zip(indexes, records, strict=True):
             try:
-                encoded.append(self._encode(record))
+                encoded += self._encode((record,))
             except _NOT_CANONICAL as error:
                 rejections.append(Rejection(index, f"{type(error).__name__}: {error}"))
             else:

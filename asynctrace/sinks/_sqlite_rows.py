@@ -15,6 +15,7 @@ import msgspec
 from asynctrace.core import timestamp
 from asynctrace.core.codec import to_json
 from asynctrace.core.decoding import RecordDecoder
+from asynctrace.core.exceptions import ExceptionInfo
 from asynctrace.core.level import LABELS, Level
 from asynctrace.core.process import ProcessInfo
 from asynctrace.core.record import Kind, Record
@@ -51,7 +52,8 @@ OPTIONAL = (
 _COLUMN_FIELDS = frozenset(COLUMN_FIELDS)
 _NO_COLUMNS: Row = (None,) * len(COLUMN_FIELDS)
 _LABELS = tuple(LABELS.get(number) for number in range(max(LABELS) + 1))
-_KINDS = {kind: None if kind is Kind.LOG else kind.label for kind in Kind}
+_KINDS = tuple(None if kind is Kind.LOG else kind.label for kind in Kind)  # by number: hashing an enum is slow
+_NO_EXCEPTION: Row = (None, None, None)
 _CACHED = 10_000  # handles whose part of the row is kept; programs that make many must not grow this for ever
 
 
@@ -76,55 +78,78 @@ class RowEncoder:
     def __init__(self) -> None:
         self._parts: dict[int, _HandlePart] = {}
 
-    def encode(self, record: Record) -> Row:
-        """The values of :data:`NEEDED` and :data:`OPTIONAL`, in that order.
+    def encode(self, records: Sequence[Record]) -> list[Row]:
+        """For each record the values of :data:`NEEDED` and :data:`OPTIONAL`, in that order.
+
+        Neighbours share most of what they say: what is the same as for the record before is not made again.
 
         Raises:
             TypeError: a value is not in canonical form, as are ValueError, KeyError and IndexError.
         """
-        context, own, site = record.context, record.own_fields, record.site
+        rows: list[Row] = []
+        if not records:
+            return rows
+        context, site = records[0].context, None
         part = self._parts.get(id(context)) or self._part(context)
-        if not own:
-            columns, metadata = part.columns, part.metadata
-        elif _COLUMN_FIELDS.isdisjoint(own):
-            columns = part.columns
-            metadata = to_json({**context.metadata, **own} if context.metadata else own).decode()
-        else:
-            filled, rest = split_fields(context, own)
-            columns, metadata = _columns(filled), to_json(rest).decode() if rest else None
-        span_id, parent_span_id = record.span_id, record.parent_span_id
-        usage, status, exception = record.usage, record.status, record.exception
-        return (
-            *part.run,
-            _LABELS[record.level],
-            record.message,
-            timestamp.to_text(record.time_ns),
-            record.thread,
-            site.filename,
-            site.lineno,
-            record.seq,
-            part.parent_run_id,
-            part.name,
-            f"{span_id:016x}" if span_id else None,
-            f"{parent_span_id:016x}" if parent_span_id else None,
-            usage.memory_mb if usage is not None else None,
-            usage.cpu_percent if usage is not None else None,
-            record.duration_ms,
-            status.label if status is not None else None,
-            record.task,
-            exception.type if exception is not None else None,
-            exception.message if exception is not None else None,
-            exception.stack if exception is not None else None,
-            *columns,
-            metadata,
-            _KINDS[record.kind],
-        )
+        span_id = parent_span_id = -1
+        span = parent = filename = lineno = None
+        for record in records:
+            if record.context is not context:
+                context = record.context
+                part = self._parts.get(id(context)) or self._part(context)
+            if record.site is not site:
+                site = record.site
+                filename, lineno = site.filename, site.lineno
+            if record.span_id != span_id or record.parent_span_id != parent_span_id:
+                span_id, parent_span_id = record.span_id, record.parent_span_id
+                span = f"{span_id:016x}" if span_id else None
+                parent = f"{parent_span_id:016x}" if parent_span_id else None
+            own = record.own_fields
+            if not own:
+                columns, metadata = part.columns, part.metadata
+            elif _COLUMN_FIELDS.isdisjoint(own):
+                columns = part.columns
+                metadata = to_json({**context.metadata, **own} if context.metadata else own).decode()
+            else:
+                filled, rest = split_fields(context, own)
+                columns, metadata = _columns(filled), to_json(rest).decode() if rest else None
+            usage, status, exception = record.usage, record.status, record.exception
+            rows.append(
+                (
+                    *part.run,
+                    _LABELS[record.level],
+                    record.message,
+                    timestamp.to_text(record.time_ns),
+                    record.thread,
+                    filename,
+                    lineno,
+                    record.seq,
+                    part.parent_run_id,
+                    part.name,
+                    span,
+                    parent,
+                    usage.memory_mb if usage is not None else None,
+                    usage.cpu_percent if usage is not None else None,
+                    record.duration_ms,
+                    status.label if status is not None else None,
+                    record.task,
+                    *(_NO_EXCEPTION if exception is None else _exception(exception)),
+                    *columns,
+                    metadata,
+                    _KINDS[record.kind],
+                )
+            )
+        return rows
 
     def _part(self, context: RunContext) -> _HandlePart:
         if len(self._parts) >= _CACHED:
             self._parts.clear()
         part = self._parts[id(context)] = _HandlePart(context)
         return part
+
+
+def _exception(exception: ExceptionInfo) -> Row:
+    return (exception.type, exception.message, exception.stack)
 
 
 def shared_values(process: ProcessInfo, producer: str) -> Row:
