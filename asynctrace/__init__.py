@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from asynctrace.reading import open_store as open_store
     from asynctrace.span import Span as Span
     from asynctrace.trace import Trace as Trace
-    from asynctrace.traced import traced as traced
+    from asynctrace.decorators import traced as traced
     from asynctrace.verifying import Verdict as Verdict
     from asynctrace.verifying import Verification as Verification
     from asynctrace.verifying import averify as averify
@@ -101,7 +101,7 @@ _WHERE = {
     "reading": "SpanNode StoredRun afind_trace afind_traces find_trace find_traces open_store",
     "span": "Span",
     "trace": "Trace",
-    "traced": "traced",
+    "decorators": "traced",
     "verifying": "Verdict Verification averify verify",
 }
 _MODULES = {name: f"asynctrace.{module}" for module, names in _WHERE.items() for name in names.split()}

@@ -232,7 +232,7 @@ class Emitter:
         interrupt: BaseException | None = None,
     ) -> Awaited:
         self._emit(level, message, args, fields, frame, patient=True, interrupt=interrupt)
-        return self._intake.room() if self._intake.full else DONE
+        return self._intake.room() if self._intake.crowded else DONE
 
     def _put(
         self,
@@ -263,7 +263,8 @@ class Emitter:
 
         An attribute of the instance would do too, but the interpreter finds a method of the class faster.
         """
-        self.__class__ = _quiet(self._loud or type(self), threshold)
+        loud: Any = self._loud or type(self)
+        self.__class__ = _quiet(loud, threshold)
 
 
 def _nothing(self: Emitter, message: object, /, *args: object, **fields: object) -> None:

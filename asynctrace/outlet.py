@@ -73,7 +73,7 @@ class Nowhere:
     records: Sequence[Any] = ()
     limit = 0
     pending = True
-    full = False
+    crowded = False
 
     def __init__(self) -> None:
         self.ignored = 0

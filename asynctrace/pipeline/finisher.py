@@ -41,7 +41,7 @@ class Finisher:
         """The finished records; those that a processor held back are missing, their numbers stay used."""
         details = [raw.fields for raw in raws]
         # One call of the decoder for the whole slice, one look at all messages.
-        fields = codec.canonical_many([d if type(d) is bytes else _payload_of(d) for d in details])
+        fields = codec.canonical_many([d if isinstance(d, bytes) else _payload_of(d) for d in details])
         clean = _needs_cleaning(raws)
         usage = self._sampler.sample()
         resolve, producer, seq = self._sites.resolve, self.producer, self.next_seq

@@ -71,7 +71,7 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         Without room, errors may use the reserve, and a patient caller, who will wait for room, exceeds it; anything
         else is dropped and counted.
         """
-        if patient or not self.full or (record.level >= Level.ERROR and len(self.records) < self.capacity):
+        if patient or not self.crowded or (record.level >= Level.ERROR and len(self.records) < self.capacity):
             self.append(record)
         else:
             with self._lock:
@@ -87,7 +87,7 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         self.append(barrier)
 
     @property
-    def full(self) -> bool:
+    def crowded(self) -> bool:
         """Whether the room is used up, the reserve for errors aside."""
         return len(self.records) >= self.limit
 
@@ -134,7 +134,7 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         popleft = self.records.popleft
         # In C all the way: a KeyboardInterrupt between two of them would lose those already taken.
         taken = list(starmap(popleft, repeat((), min(most, len(self.records)))))
-        if self._room and not self.full:
+        if self._room and not self.crowded:
             self._admit_waiters()
         return taken
 
@@ -168,7 +168,7 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
             pass
 
     async def _wait_for_room(self) -> None:
-        if not self.full:
+        if not self.crowded:
             return
         loop = asyncio.get_running_loop()
         future = loop.create_future()
