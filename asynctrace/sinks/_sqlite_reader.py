@@ -262,14 +262,43 @@ class _Pages:
 
 
 class _Removal:
-    """Takes rows out of a table; how many were there."""
+    """Takes rows out of a table, and says so in the marks of their producers; how many were there."""
 
     def __init__(self, table: str, ids: Sequence[int]) -> None:
-        self._statement = f"DELETE FROM {table} WHERE id IN ({','.join('?' * len(ids))})"
+        chosen = f"FROM {table} WHERE id IN ({','.join('?' * len(ids))})"
+        told = "producer, min(seq), max(seq), count(*)"
+        self._keys = f"SELECT {told} {chosen} AND producer IS NOT NULL GROUP BY producer"
+        self._delete = f"DELETE {chosen}"
         self._ids = ids
 
     def __call__(self, connection: sqlite3.Connection) -> int:
-        return connection.execute(self._statement, self._ids).rowcount
+        # In one transaction: a record that is gone without a mark would be a loss to whoever verifies.
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for producer, first, last, count in connection.execute(self._keys, self._ids).fetchall():
+                _tell_pruned(connection, producer, first, last, count)
+            gone = connection.execute(self._delete, self._ids).rowcount
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return gone
+
+
+def _tell_pruned(connection: sqlite3.Connection, producer: str, first: int, last: int, count: int) -> None:
+    """One mark a producer grows: a store that is pruned every night must not fill up with marks."""
+    grown = connection.execute(
+        f'UPDATE {MARKS} SET "first" = min("first", ?), "last" = max("last", ?), pruned = pruned + ? '
+        "WHERE producer = ? AND pruned > 0",
+        (first, last, count, producer),
+    )
+    if not grown.rowcount:
+        connection.execute(
+            f'INSERT INTO {MARKS} (producer, "first", "last", admitted, filtered, dropped, pruned) '
+            "VALUES (?, ?, ?, 0, 0, 0, ?)",
+            (producer, first, last, count),
+        )
 
 
 def _marks_of(connection: sqlite3.Connection) -> list[Mark]:
