@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -11,6 +12,7 @@ import aiosqlite
 
 T = TypeVar("T")
 
+_START_GRACE = 0.1  # seconds: a thread that has nothing to do yet
 _GRACE = 1.0  # seconds that a cancelled call waits for what already runs on the thread
 
 
@@ -32,12 +34,10 @@ class DriverThread:
     async def start(cls) -> DriverThread:
         connection = aiosqlite.Connection(cast("Any", _NoConnection), 64)
         _make_daemon(connection)
-        starting = asyncio.ensure_future(connection)
         try:
-            await asyncio.shield(starting)
-        except asyncio.CancelledError:  # as in `run`: the thread answers at once, and to a loop that still is
-            await starting
-            await connection.close()
+            await connection
+        except asyncio.CancelledError:  # aiosqlite has told the thread to end; as in `run`
+            _thread_of(connection).join(_START_GRACE)
             raise
         return cls(connection)
 
@@ -69,10 +69,13 @@ def _nothing() -> None:
 
 
 def _make_daemon(connection: aiosqlite.Connection) -> None:
-    # A thread that is no daemon hangs the exit of an interpreter that leaves a connection open. aiosqlite has
-    # no option for it: up to 0.21 the connection is the thread, from 0.22 on it has one.
-    thread: Any = getattr(connection, "_thread", connection)
-    thread.daemon = True
+    # A thread that is no daemon hangs the exit of an interpreter that leaves a connection open.
+    _thread_of(connection).daemon = True
+
+
+def _thread_of(connection: aiosqlite.Connection) -> threading.Thread:
+    # Up to 0.21 the connection is the thread, from 0.22 on it has one.
+    return cast("threading.Thread", getattr(connection, "_thread", connection))
 
 
 async def _execute(connection: aiosqlite.Connection, function: Callable[[], T]) -> T:
