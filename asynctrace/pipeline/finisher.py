@@ -86,19 +86,25 @@ class Finisher:
     def _through(self, record: Record) -> Record | None:
         for processor in self.processors:
             try:
-                result = processor(record)
+                result: object = processor(record)
+                if result is None:
+                    return None
+                if not isinstance(result, Record):
+                    raise TypeError("it gave back neither a record nor None")
             except Exception as error:  # the user's code: the record is kept as it was
                 self.processor_errors += 1
+                name, kind = (
+                    getattr(processor, "__qualname__", type(processor).__name__),
+                    type(error).__name__,
+                )
                 diagnostics.say(
                     logging.WARNING,
-                    ("processor", repr(processor), type(error).__name__),
-                    "processor %r raised %r; the record is kept unchanged",
-                    processor,
-                    error,
+                    ("processor", name, kind),
+                    "processor %s raised %s; the record is kept unchanged",
+                    name,
+                    kind,
                 )
                 continue
-            if result is None:
-                return None
             record = result
         return record
 

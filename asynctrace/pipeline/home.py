@@ -39,8 +39,8 @@ def register(pipeline: Pipeline) -> None:
     if not _hooked:
         _hooked = True
         atexit.register(_close_all)
-        # Runs before the users' atexit functions, so it flushes and closes nothing; it is the only hook in a child
-        # forked by multiprocessing. It is private: guarded.
+        # Runs before the users' atexit functions, so it flushes and closes nothing. It is the only hook in a
+        # child forked by multiprocessing. It is private: guarded.
         register_early = getattr(threading, "_register_atexit", None)
         if register_early is not None:
             try:

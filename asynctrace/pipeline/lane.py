@@ -270,7 +270,7 @@ class Lane:
     def _cut(self) -> Load:
         load = self._backlog.cut()
         self._in_hand += len(load.batch)
-        if self._backlog.waiting < self.options.high_water // 2 and not self.room.is_set():
+        if self._backlog.waiting <= self.options.high_water // 2 and not self.room.is_set():
             self.lagging = False
             self.room.set()
         return load

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 
 _THREAD_NAME = "asynctrace"
+_logger = logging.getLogger("asynctrace")
 
 
 class LoopThread:
@@ -48,7 +50,12 @@ class LoopThread:
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
-    loop.run_forever()
+    while not loop.is_closed():
+        try:
+            loop.run_forever()
+        except BaseException:
+            # A sink, a rule or a processor raised SystemExit: it is not theirs to end the loop that serves all.
+            _logger.exception("the loop thread goes on")
 
 
 loop_thread = LoopThread()

@@ -520,7 +520,7 @@ class Pipeline:
         await self._end(deadline)
 
     async def _end(self, deadline: float) -> None:
-        """Stop the tasks, deliver what is left by the deadline (monotonic seconds), close the sinks, leave."""
+        """Stop the tasks, deliver until the deadline (monotonic seconds), close the sinks, leave."""
         current = asyncio.current_task()
         while (other := self._ender) is not None and other is not current and not other.done():
             await asyncio.wait({other})
