@@ -74,10 +74,15 @@ class RunContext:
         fields: bound fields in canonical form; they are on every record, the record's own win.
     """
 
-    __slots__ = ("columns", "fields", "fields_json", "json", "metadata", "run")
+    __slots__ = ("columns", "fields", "fields_json", "json", "metadata", "redacted", "run")
 
     def __init__(self, run: Run, fields: Mapping[str, Any]) -> None:
         self.run = run
+        self.redacted = False  # set by the redactor, which looks at it once
+        self.replace_fields(fields)
+
+    def replace_fields(self, fields: Mapping[str, Any]) -> None:
+        """Bind these fields instead, before any of its records has been encoded."""
         self.fields = dict(fields)
         self.columns, self.metadata = _split(self.fields)
         self.json: str | None = None  # filled by the encoder, once per handle
