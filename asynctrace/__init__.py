@@ -51,6 +51,9 @@ if TYPE_CHECKING:
     from asynctrace.errors import TransientSinkError as TransientSinkError
     from asynctrace.executors import ContextExecutor as ContextExecutor
     from asynctrace.executors import in_context as in_context
+    from asynctrace.exposition import PROMETHEUS_CONTENT_TYPE as PROMETHEUS_CONTENT_TYPE
+    from asynctrace.exposition import to_otel as to_otel
+    from asynctrace.exposition import to_prometheus as to_prometheus
     from asynctrace.pipeline.ledger import LaneStats as LaneStats
     from asynctrace.pipeline.ledger import PipelineStats as PipelineStats
     from asynctrace.pipeline.options import LaneOptions as LaneOptions
@@ -93,6 +96,7 @@ _WHERE = {
         "TraceNotFoundError TransientSinkError"
     ),
     "executors": "ContextExecutor in_context",
+    "exposition": "PROMETHEUS_CONTENT_TYPE to_otel to_prometheus",
     "pipeline.ledger": "LaneStats PipelineStats",
     "pipeline.options": "LaneOptions",
     "pipeline.pipeline": "Pipeline",

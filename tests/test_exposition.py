@@ -1,0 +1,145 @@
+"""The ledger for machines: what a strict reader of each format finds in it."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from exposition_parser import parse
+
+import asynctrace
+from asynctrace import (
+    LaneOptions,
+    LaneStats,
+    PipelineStats,
+    RetryPolicy,
+    Trace,
+    to_otel,
+    to_prometheus,
+)
+from asynctrace.testing import ManualClock, ScriptedSink, faults
+
+pytestmark = pytest.mark.usefixtures("alone")
+
+LANE = LaneStats(
+    "sqlite",
+    "<SQLiteSink>",
+    emitted=20,
+    delivered=10,
+    filtered=3,
+    pending=1,
+    spooled=2,
+    dead=1,
+    dropped={"lane full (drop_oldest)": 2, "intake full": 1},
+    batches=3,
+    failed=2,
+    retries=1,
+    lagging=True,
+)
+STATS = PipelineStats("00000000000000aa", emitted=21, queued=1, dropped=1, lanes=(LANE,))
+
+
+def test_every_count_of_the_ledger_is_there() -> None:
+    families = parse(to_prometheus(STATS))
+
+    told = {
+        name: value
+        for name, family in families.items()
+        if family.kind != "histogram" and "dropped" not in name
+        for value in family.samples.values()
+    }
+    assert told == {
+        "asynctrace_emitted_records_total": 21,
+        "asynctrace_intake_queued_records": 1,
+        "asynctrace_lane_emitted_records_total": 20,
+        "asynctrace_lane_delivered_records_total": 10,
+        "asynctrace_lane_filtered_records_total": 3,
+        "asynctrace_lane_dead_records_total": 1,
+        "asynctrace_lane_adopted_records_total": 0,
+        "asynctrace_lane_replayed_records_total": 0,
+        "asynctrace_lane_written_batches_total": 3,
+        "asynctrace_lane_failed_writes_total": 2,
+        "asynctrace_lane_retried_writes_total": 1,
+        "asynctrace_lane_pending_records": 1,
+        "asynctrace_lane_spooled_records": 2,
+        "asynctrace_lane_lagging": 1,
+    }
+    dropped = "asynctrace_lane_dropped_records_total"
+    assert families[dropped].value(dropped, lane="sqlite", reason="intake full") == 1
+    assert families[dropped].value(dropped, lane="sqlite", reason="lane full (drop_oldest)") == 2
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", 'a\\"\n\\n', "é 世界", "", "a,b=c}", "a\ud800b"])
+def test_any_text_comes_through_as_a_label(name: str) -> None:
+    stats = PipelineStats(name, 0, 0, 0, (LaneStats("lane", "sink", dropped={name: 1}),))
+
+    text = to_prometheus([stats])
+
+    assert text.encode("utf-8")
+    labels = {labels for _, labels in parse(text)["asynctrace_lane_dropped_records_total"].samples}
+    whole = name.replace("\ud800", "?")
+    assert labels == {frozenset({("producer", whole), ("lane", "lane"), ("reason", whole)})}
+
+
+def test_several_pipelines_stand_below_one_head() -> None:
+    other = PipelineStats("00000000000000bb", 5, 0, 0, (LaneStats("memory", "<MemorySink>"),))
+
+    families = parse(to_prometheus([STATS, other]))
+
+    emitted = "asynctrace_emitted_records_total"
+    assert families[emitted].value(emitted, producer="00000000000000bb") == 5
+    assert len(families["asynctrace_lane_lagging"].samples) == 2
+
+
+def test_nothing_traced_is_nothing_told() -> None:
+    assert to_prometheus() == ""
+    assert to_prometheus(()) == ""
+
+
+def points(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, str], dict[str, Any]]]:
+    (resource,) = document["resourceMetrics"]
+    (scope,) = resource["scopeMetrics"]
+    for metric in scope["metrics"]:
+        (kind,) = metric.keys() & {"sum", "gauge", "histogram"}
+        assert metric["description"].endswith(".")
+        assert (metric[kind].get("aggregationTemporality") == 2) == (kind != "gauge")
+        for point in metric[kind]["dataPoints"]:
+            labels = {each["key"]: each["value"]["stringValue"] for each in point["attributes"]}
+            yield metric["name"], labels, point
+
+
+def test_otel_has_the_same_counts() -> None:
+    document = json.loads(json.dumps(to_otel(STATS, clock=ManualClock(1_700_000_000_000_000_000))))
+
+    found = list(points(document))
+
+    assert {point["timeUnixNano"] for _, _, point in found} == {"1700000000000000000"}
+    (delivered,) = [point for name, _, point in found if name == "asynctrace.lane.delivered"]
+    assert delivered["asInt"] == "10"
+    reasons = {labels["reason"]: point["asInt"] for name, labels, point in found if "reason" in labels}
+    assert reasons == {"lane full (drop_oldest)": "2", "intake full": "1"}
+
+
+def test_the_ledger_of_a_real_pipeline() -> None:
+    options = LaneOptions(retry=RetryPolicy(base=0.001), max_records=64, short=64)
+
+    async def main() -> tuple[PipelineStats, str, ScriptedSink]:
+        sink = ScriptedSink(faults.Away(), faults.Partial(0, 1, retryable=True), faults.Partial(0))
+        async with Trace("run-1", sinks=[(sink, options)]) as trace:
+            for number in range(200):
+                trace.info("record %d", number)
+            await trace.aflush()
+            (stats,) = asynctrace.stats()
+            return stats, to_prometheus(), sink
+
+    stats, text, sink = asyncio.run(main())
+
+    (lane,) = stats.lanes
+    assert lane.balanced
+    assert lane.delivered == 200
+    assert lane.dead == 1
+    families = parse(text)
+    delivered = "asynctrace_lane_delivered_records_total"
+    assert families[delivered].value(delivered, lane="scripted") == 200
+    assert len(sink.records) >= 200
