@@ -14,6 +14,7 @@ from asynctrace._version import __version__ as __version__
 if TYPE_CHECKING:
     from asynctrace.api import ashutdown as ashutdown
     from asynctrace.api import aflush as aflush
+    from asynctrace.api import explain_redaction as explain_redaction
     from asynctrace.api import flush as flush
     from asynctrace.api import get_trace as get_trace
     from asynctrace.api import shutdown as shutdown
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from asynctrace.core.record import Kind as Kind
     from asynctrace.core.record import Record as Record
     from asynctrace.core.record import Status as Status
+    from asynctrace.core.redaction import Redaction as Redaction
+    from asynctrace.core.redaction import Redactor as Redactor
     from asynctrace.core.summary import RunSummary as RunSummary
     from asynctrace.current import NoTrace as NoTrace
     from asynctrace.current import current_trace as current_trace
@@ -79,7 +82,7 @@ if TYPE_CHECKING:
     from asynctrace.verifying import verify as verify
 
 _WHERE = {
-    "api": "aflush ashutdown flush get_trace shutdown stats",
+    "api": "aflush ashutdown explain_redaction flush get_trace shutdown stats",
     "bound": "BoundTrace",
     "composition": "configure",
     "core.account": "Loss ProducerAccount Unproven",
@@ -88,6 +91,7 @@ _WHERE = {
     "core.numbers": "Numbers",
     "core.query": "Query",
     "core.record": "Kind Record Status",
+    "core.redaction": "Redaction Redactor",
     "core.summary": "RunSummary",
     "current": "NoTrace current_trace",
     "errors": (

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import Any
 
-from asynctrace import composition, current
+from asynctrace import composition, current, settings
+from asynctrace.core.redaction import Redaction
 from asynctrace.errors import DeliveryError, LaneFailure
 from asynctrace.extras import split_extras
 from asynctrace.pipeline import home
@@ -86,6 +87,23 @@ async def ashutdown(timeout: float | None = None) -> None:
 def stats() -> tuple[PipelineStats, ...]:
     """The ledgers of all pipelines of this process that are not closed."""
     return tuple(pipeline.stats() for pipeline in home.pipelines())
+
+
+def explain_redaction(message: str = "", /, **fields: Any) -> tuple[Redaction, ...]:
+    """What would be redacted in such a record by the settings in force, and why; nothing is recorded.
+
+    Args:
+        message: the message, or any text.
+        fields: key-values, as ``info`` takes them.
+
+    Raises:
+        ConfigurationError: a setting cannot be used.
+
+    Example:
+        >>> [(found.path, found.rule) for found in explain_redaction("ok", db={"password": "hunter2"})]
+        [('fields.db.password', 'password')]
+    """
+    return composition.redactor_of(settings.current()).explain(message, fields)
 
 
 def _judge(failures: list[LaneFailure]) -> None:

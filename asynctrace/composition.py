@@ -17,6 +17,7 @@ from typing import Any
 from asynctrace import settings
 from asynctrace.core import codec
 from asynctrace.core.level import Level
+from asynctrace.core.redaction import Redactor
 from asynctrace.errors import ClosedError, ConfigurationError
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.options import LOCAL, REMOTE, LaneOptions
@@ -272,11 +273,21 @@ def make_lane(sink: SinkLike, values: Settings) -> tuple[AnySink, LaneOptions]:
     return made, options or lane_options(made, values)
 
 
+def redactor_of(values: Settings) -> Redactor:
+    """The redactor that the setting ``redact`` names or is."""
+    return values.redact if isinstance(values.redact, Redactor) else Redactor(values.redact)
+
+
 def _make_pipeline(sinks: Iterable[SinkLike], values: Settings) -> Pipeline:
     lanes = [make_lane(sink, values) for sink in sinks]
     if codec.limits().max_text != values.max_text:
         codec.set_limits(replace(codec.limits(), max_text=values.max_text))
-    pipeline = Pipeline(linger=values.linger, capacity=values.queue_size, close_timeout=values.close_timeout)
+    pipeline = Pipeline(
+        linger=values.linger,
+        capacity=values.queue_size,
+        close_timeout=values.close_timeout,
+        redactor=redactor_of(values),
+    )
     for sink, options in lanes:
         pipeline.add_sink(sink, options)
     return pipeline

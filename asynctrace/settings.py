@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from asynctrace.core.level import Level
+from asynctrace.core.redaction import Mode, Redactor
 from asynctrace.errors import ConfigurationError
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.options import LaneOptions
@@ -105,6 +106,10 @@ def _color(value: Any) -> str:
     return str(value)
 
 
+def _redact(value: Any) -> Mode | Redactor:
+    return value if isinstance(value, Redactor) else Redactor(value).mode
+
+
 _SECONDS, _COUNT = "a number of seconds above 0", "a whole number above 0"
 
 SETTINGS: tuple[Setting, ...] = (
@@ -148,6 +153,13 @@ SETTINGS: tuple[Setting, ...] = (
         "Characters of a text value; what is longer is cut.",
     ),
     Setting(
+        "redact",
+        "full",
+        _redact,
+        "full, keys, off, or by code a Redactor",
+        "What is searched for secrets before a record is stored: names and texts, names of fields only, nothing.",
+    ),
+    Setting(
         "color",
         "auto",
         _color,
@@ -177,6 +189,7 @@ class Settings:
     queue_size: int
     close_timeout: float
     max_text: int
+    redact: Mode | Redactor
     color: str
     sinks_are_default: bool = False
 

@@ -29,6 +29,7 @@ GOOD: dict[str, tuple[Any, Any]] = {
     "queue_size": ("10", 10),
     "close_timeout": ("1", 1.0),
     "max_text": ("200", 200),
+    "redact": ("keys", "keys"),
     "color": ("never", "never"),
 }
 BAD: dict[str, list[Any]] = {
@@ -43,6 +44,7 @@ BAD: dict[str, list[Any]] = {
     "queue_size": ["0"],
     "close_timeout": ["0", "nan"],
     "max_text": ["99"],
+    "redact": ["some", 5, ["full"]],
     "color": ["sometimes"],
 }
 

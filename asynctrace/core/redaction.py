@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -31,6 +32,7 @@ _FAILED = "error"  # what a mark says where redaction itself, or a callback, fai
 _MANY = 100  # separators in one search; up to there it is cheaper to look at what stands before each
 _NAMERS = ("name", "key", "header")  # {"name": "Authorization", "value": "…"}
 
+_CONTAINERS = frozenset((dict, list, tuple))
 _HEADER_NAME = re.compile(r"[\w.-]{1,100}")
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -174,7 +176,7 @@ class Redactor:
         if not self._safe.issuperset(names):
             secret = self._secret_names(names - self._safe)
         if nested is None:
-            nested = any(type(value) in (dict, list, tuple) for own in fields for value in own.values())
+            nested = not _CONTAINERS.isdisjoint(map(type, chain.from_iterable(map(dict.values, fields))))
         if not self._full:
             if nested or "value" in names:
                 return records

@@ -7,7 +7,12 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from time import monotonic
 
+from asynctrace.core.redaction import Redactor
+
 logger = logging.getLogger("asynctrace")
+
+redactor = Redactor()
+"""For what the SDK says of itself: errors of drivers may hold the URL they were given."""
 
 INTERVAL = 60.0
 """Seconds between two messages of one cause; a dead back end would otherwise fill the log it cannot take."""
@@ -42,7 +47,7 @@ class Diagnostics:
             message += f" ({suppressed} more since the last message)"
         token = speaking.set(True)
         try:
-            logger.log(level, message, *args)
+            logger.log(level, "%s", redactor.redact_text(message % args if args else message))
         finally:
             speaking.reset(token)
 

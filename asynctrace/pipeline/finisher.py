@@ -9,6 +9,7 @@ from asynctrace.core import codec
 from asynctrace.core.context import SpanContext, span_of
 from asynctrace.core.exceptions import tell
 from asynctrace.core.record import Detail, Kind, RawRecord, Record
+from asynctrace.core.redaction import Redactor
 from asynctrace.core.site import SiteCache
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.process import UsageSampler
@@ -23,10 +24,14 @@ class Finisher:
     Args:
         producer: names this pipeline in this process.
         processors: called on each record, in turn; the first that gives None back ends it.
+        redactor: takes the secrets out of what the processors leave; by default one with its defaults.
     """
 
-    def __init__(self, producer: str, processors: Sequence[Processor] = ()) -> None:
+    def __init__(
+        self, producer: str, processors: Sequence[Processor] = (), redactor: Redactor | None = None
+    ) -> None:
         self.producer = producer
+        self.redactor = redactor or Redactor()
         self.next_seq = 1
         self.processors = tuple(processors)
         self.processor_errors = 0
@@ -41,7 +46,8 @@ class Finisher:
         """The finished records; those that a processor held back are missing, their numbers stay used."""
         details = [raw.fields for raw in raws]
         # One call of the decoder for the whole slice, one look at all messages.
-        fields = codec.canonical_many([d if isinstance(d, bytes) else _payload_of(d) for d in details])
+        payloads = [d if isinstance(d, bytes) else _payload_of(d) for d in details]
+        fields = codec.canonical_many(payloads)
         clean = _needs_cleaning(raws)
         usage = self._sampler.sample()
         resolve, producer, seq = self._sites.resolve, self.producer, self.next_seq
@@ -77,7 +83,12 @@ class Finisher:
             records.append(record)
             seq += 1
         self.next_seq = seq
-        return self._process(records) if self.processors else records
+        if self.processors:
+            records = self._process(records)
+            self.redactor.redact(records)
+        else:
+            self.redactor.redact(records, payloads)
+        return records
 
     def _process(self, records: list[Record]) -> list[Record]:
         processed = (self._through(record) for record in records)

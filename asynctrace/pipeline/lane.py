@@ -22,7 +22,7 @@ from asynctrace.errors import (
     TransientSinkError,
 )
 from asynctrace.pipeline.backlog import Backlog, Load, Waiter
-from asynctrace.pipeline.diagnostics import diagnostics
+from asynctrace.pipeline.diagnostics import diagnostics, redactor
 from asynctrace.pipeline.last_resort import call_in_daemon
 from asynctrace.pipeline.ledger import LaneCounts, LaneStats
 from asynctrace.pipeline.options import LaneOptions
@@ -441,7 +441,7 @@ class Lane:
         )
         self._opened = self._opened and answered
         self.counts.failed += 1
-        self.counts.last_error = f"{type(error).__name__}: {error}"
+        self.counts.last_error = redactor.redact_text(f"{type(error).__name__}: {error}")
         self._say(error, "write failed: %r", error)
 
     def _say(self, error: Exception | None, message: str, *args: object) -> None:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from asynctrace.core.ids import new_producer
+from asynctrace.core.redaction import Redactor
 from asynctrace.core.run import RunContext
 from asynctrace.errors import ClosedError, ConfigurationError, DeliveryError, LaneFailure
 from asynctrace.pipeline import home
@@ -63,6 +64,7 @@ class Pipeline:
         capacity: records that the Intake holds.
         close_timeout: seconds that closing may take.
         options: how the lanes behave; by default :data:`LOCAL` for local sinks and :data:`REMOTE` for others.
+        redactor: takes the secrets out of each record, after the processors; by default ``Redactor()``.
 
     Example:
         >>> from asynctrace.sinks.memory import MemorySink
@@ -78,7 +80,9 @@ class Pipeline:
         capacity: int = DEFAULT_CAPACITY,
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
         options: LaneOptions | None = None,
+        redactor: Redactor | None = None,
     ) -> None:
+        self.redactor = redactor or Redactor()
         self.intake = Intake(capacity, self._wake)
         self.close_timeout = close_timeout
         self._processors = tuple(processors)
@@ -101,7 +105,7 @@ class Pipeline:
         home.register(self)
 
     def _number(self, producer: str) -> None:
-        self._finisher = Finisher(producer, self._processors)
+        self._finisher = Finisher(producer, self._processors, self.redactor)
         self._writer = Writer(self.intake, self._finisher, self._lanes, self._linger)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: dict[Lane | None, asyncio.Task[None]] = {}
