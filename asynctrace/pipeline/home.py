@@ -101,26 +101,27 @@ def watch(loop: asyncio.AbstractEventLoop) -> None:
     loop.close = close_after_delivery  # type: ignore[method-assign]
 
 
-_spent = 0.0  # seconds of the deadline that the early flush has used up
+_spent: dict[
+    Pipeline, float
+] = {}  # seconds of its deadline that the early flush has used up without progress
 
 
 def _flush_all() -> None:
-    global _spent
     started = monotonic()
-    flushing = [(pipeline, pipeline.begin_flush()) for pipeline in pipelines()]  # all at once, one deadline
-    for pipeline, done in flushing:
+    flushing = [(pipeline, pipeline.progress, pipeline.begin_flush()) for pipeline in pipelines()]
+    for pipeline, before, done in flushing:  # all at once, one deadline
         _guarded(pipeline.wait, done, max(0.0, pipeline.close_timeout - (monotonic() - started)))
-    _spent = monotonic() - started
+        if pipeline.progress == before:
+            _spent[pipeline] = monotonic() - started
 
 
 def _close_all() -> None:
-    started = monotonic()
-    closing = []
-    for pipeline in pipelines():
-        left = max(_LEAST, pipeline.close_timeout - _spent)
-        closing.append((pipeline, pipeline.begin_close(left), left + GRACE))
-    for pipeline, done, left in closing:
-        _guarded(pipeline.finish_close, done, max(0.0, left - (monotonic() - started)))
+    closing = [
+        (pipeline, pipeline.begin_close(max(_LEAST, pipeline.close_timeout - _spent.get(pipeline, 0.0))))
+        for pipeline in pipelines()
+    ]
+    for pipeline, done in closing:
+        _guarded(pipeline.finish_close, done)
 
 
 def _guarded(function: Any, *args: object) -> None:

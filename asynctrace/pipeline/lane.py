@@ -22,6 +22,7 @@ from asynctrace.errors import (
     TransientSinkError,
 )
 from asynctrace.pipeline.backlog import Backlog, Load, Waiter
+from asynctrace.pipeline.deadline import Deadline
 from asynctrace.pipeline.diagnostics import diagnostics, redactor
 from asynctrace.pipeline.last_resort import call_in_daemon
 from asynctrace.pipeline.ledger import LaneCounts, LaneStats
@@ -75,6 +76,7 @@ class Lane:
         self._next_seq = next_seq
         self._wake = asyncio.Event()
         self._nudge = asyncio.Event()
+        self._closing: tuple[Deadline, asyncio.Timeout] | None = None
         self._hurry = False
         self._opened = False
         self._homes = 0  # how many homes it has left
@@ -171,21 +173,23 @@ class Lane:
             await self._gather()
             await self._deliver()
 
-    async def finish(self, deadline: float) -> None:
-        """Deliver what there is until the deadline (monotonic seconds); what is not safe then is dropped.
+    async def finish(self, deadline: Deadline) -> None:
+        """Deliver what there is until the deadline; what is not safe then is dropped.
 
         A local store gets a last, blocking write after it, in a thread that may be left behind.
         """
         self._end_range()
         self._hurry = True
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, deadline - monotonic())):
+            async with asyncio.timeout(deadline.left()) as limit:
+                self._closing = (deadline, limit)
                 await self._deliver()
                 if self._tally.owes:
                     self._hand.append(self._cut())
                     await self._deliver()
+        self._closing = None
         self._take_backlog()
-        end = max(deadline, monotonic()) + LAST_RESORT
+        end = monotonic() + deadline.left() + LAST_RESORT
         while self._hand:
             load = self._hand[0]
             if isinstance(self.sink, LocalSink) and monotonic() < end:
@@ -231,10 +235,10 @@ class Lane:
         else:
             self._give_up(load, "last write failed")
 
-    async def aclose(self, deadline: float) -> None:
-        """Close the sink within the deadline (monotonic seconds)."""
+    async def aclose(self, deadline: Deadline) -> None:
+        """Close the sink within the deadline."""
         try:
-            async with asyncio.timeout(max(0.1, deadline - monotonic())):
+            async with asyncio.timeout(max(0.1, deadline.left())):
                 await self.sink.aclose()
         except Exception as error:  # whatever the driver does, the program goes on
             self._say(error, "closing failed: %r", error)
@@ -387,6 +391,11 @@ class Lane:
         delivered = len(batch) - dead - kept
         counts.delivered += delivered
         counts.batches += bool(delivered or batch.marks)
+        if delivered and self._closing is not None and isinstance(self.sink, LocalSink):
+            deadline, limit = self._closing
+            deadline.extend()
+            if not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time() + deadline.left())
         if dead:
             self._count_dead(dead, reason)
         self._drop_hand(load, lost=dead)

@@ -64,6 +64,12 @@ LOCAL = LaneOptions()
 """Local stores: no linger of their own (the writer's is enough), waited for when they are behind."""
 
 REMOTE = LaneOptions(
-    linger=1.0, trigger=50, max_records=100, short=100, write_timeout=30.0, capacity=100_000, when_full="drop_oldest"
+    linger=1.0,
+    trigger=50,
+    max_records=100,
+    short=100,
+    write_timeout=30.0,
+    capacity=100_000,
+    when_full="drop_oldest",
 )
 """Remote stores: a write a second, at once when 50 records wait, at most 100 in one write."""

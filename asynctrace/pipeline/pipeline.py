@@ -11,7 +11,6 @@ import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from enum import Enum
-from time import monotonic
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ from asynctrace.core.redaction import Redactor
 from asynctrace.core.run import RunContext
 from asynctrace.errors import ClosedError, ConfigurationError, DeliveryError, LaneFailure
 from asynctrace.pipeline import home
+from asynctrace.pipeline.deadline import Deadline
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.finisher import Finisher
 from asynctrace.pipeline.intake import Barrier, Intake
@@ -187,7 +187,7 @@ class Pipeline:
 
         async def end() -> None:
             try:
-                await self._stop([lane], monotonic() + self.close_timeout)
+                await self._stop([lane], Deadline(self.close_timeout))
             finally:
                 lane.abandon("lane removed")
                 done.set_result(None)
@@ -457,7 +457,7 @@ class Pipeline:
         seconds = self.close_timeout if timeout is None else timeout
         closed = self.begin_close(seconds)
         if not closed.done():
-            await _see_through(closed, seconds + home.GRACE)
+            await _see_through(closed, self._deadline)
         self._say_unsafe()
 
     def close(self, timeout: float | None = None) -> None:
@@ -468,44 +468,50 @@ class Pipeline:
         Args:
             timeout: seconds; by default the pipeline's ``close_timeout``.
         """
-        seconds = self.close_timeout if timeout is None else timeout
-        self.finish_close(self.begin_close(seconds), seconds + home.GRACE)
+        self.finish_close(self.begin_close(self.close_timeout if timeout is None else timeout))
 
     def begin_close(self, timeout: float) -> concurrent.futures.Future[None]:
         """Refuse a new home, have the closing done at the present one; the future is done when it is closed.
 
         Args:
-            timeout: seconds that it may take.
+            timeout: seconds that it may take without progress.
         """
         with self._lock:
             self._leave_standstill()
             if self.closed:
                 return self._ended
+            self._deadline = Deadline(timeout)
             if self._loop is None and not self._idle:
                 self._start()
             self._state = _State.CLOSING
             if self._loop is None:
                 self._leave()
             else:
-                self._call_home(lambda: self._close_here(monotonic() + timeout))
+                self._call_home(lambda: self._close_here(self._deadline))
         return self._ended
 
-    def finish_close(self, closed: concurrent.futures.Future[None], timeout: float) -> None:
-        """Wait in this thread for what ``begin_close`` began."""
-        self.wait(closed, timeout)
+    @property
+    def progress(self) -> int:
+        """Records that local stores have made safe so far."""
+        return sum(lane.counts.delivered for lane in self._lanes if isinstance(lane.sink, LocalSink))
+
+    def finish_close(self, closed: concurrent.futures.Future[None]) -> None:
+        """Wait in this thread for what ``begin_close`` began, until the deadline."""
+        while not self.wait(closed, left := self._deadline.left(home.GRACE)) and left > 0:
+            pass  # progress may have moved the deadline meanwhile
         self._say_unsafe()
 
-    def _close_here(self, deadline: float) -> None:
+    def _close_here(self, deadline: Deadline) -> None:
         if self._loop is not asyncio._get_running_loop():  # the home was left meanwhile
             return
         self._closing = home.create_task(self._shut_down(deadline), "asynctrace closing")
         self._closing.add_done_callback(lambda task: self._close_again(task, deadline))
 
-    def _close_again(self, task: asyncio.Task[None], deadline: float) -> None:
+    def _close_again(self, task: asyncio.Task[None], deadline: Deadline) -> None:
         if task.cancelled():  # before its first step, with all tasks of the loop
             self._close_here(deadline)
 
-    async def _shut_down(self, deadline: float) -> None:
+    async def _shut_down(self, deadline: Deadline) -> None:
         while True:
             try:
                 await self._end(deadline)
@@ -517,14 +523,14 @@ class Pipeline:
 
     async def _end_of_loop(self) -> None:
         """The loop is going: wait for the tasks that still log, deliver, leave the home."""
-        deadline = monotonic() + self.close_timeout
-        while home.others_end() and monotonic() < deadline:
+        deadline = Deadline(self.close_timeout)
+        while home.others_end() and deadline.left():
             await self._writer.drain()
             await asyncio.sleep(0.001)
         await self._end(deadline)
 
-    async def _end(self, deadline: float) -> None:
-        """Stop the tasks, deliver until the deadline (monotonic seconds), close the sinks, leave."""
+    async def _end(self, deadline: Deadline) -> None:
+        """Stop the tasks, deliver until the deadline, close the sinks, leave."""
         current = asyncio.current_task()
         while (other := self._ender) is not None and other is not current and not other.done():
             await asyncio.wait({other})
@@ -534,14 +540,14 @@ class Pipeline:
         writer = self._tasks.pop(None, None)
         if writer is not None and writer is not current:
             writer.cancel()
-            await asyncio.wait({writer}, timeout=max(0.0, deadline - monotonic()))
-        while (self.intake.records or self.intake.dropped_untold) and monotonic() < deadline:
+            await asyncio.wait({writer}, timeout=deadline.left())
+        while (self.intake.records or self.intake.dropped_untold) and deadline.left():
             self._writer.step()
             await asyncio.sleep(0)
         await self._stop(self._lanes, deadline)
         self._leave()
 
-    async def _stop(self, lanes: Sequence[Lane], deadline: float) -> None:
+    async def _stop(self, lanes: Sequence[Lane], deadline: Deadline) -> None:
         """End the lanes' tasks, deliver, close the sinks; a sink that hangs is left behind."""
         tasks = {task for lane in lanes if (task := self._tasks.pop(lane, None)) is not None}
         for task in tasks:
@@ -550,7 +556,7 @@ class Pipeline:
         endings = {
             home.create_task(_end_lane(lane, deadline), "asynctrace lane ends"): lane for lane in lanes
         }
-        for task in await _bounded(set(endings), deadline + LAST_RESORT + 0.2):
+        for task in await _bounded(set(endings), deadline, LAST_RESORT + 0.2):
             task.cancel()
             endings[task].abandon("not delivered in time")
 
@@ -733,27 +739,30 @@ class _Countdown:
                 self._done.set_result(None)
 
 
-async def _end_lane(lane: Lane, deadline: float) -> None:
+async def _end_lane(lane: Lane, deadline: Deadline) -> None:
     await lane.finish(deadline)
     await lane.aclose(deadline)
 
 
-async def _bounded(tasks: set[asyncio.Task[None]], deadline: float) -> set[asyncio.Task[None]]:
-    """Wait for the tasks until the deadline (monotonic seconds); those that are not done."""
-    if not tasks:
-        return set()
-    _, pending = await asyncio.wait(tasks, timeout=max(0.1, deadline - monotonic()))
-    return pending
+async def _bounded(
+    tasks: set[asyncio.Task[None]], deadline: Deadline, grace: float = 0.0
+) -> set[asyncio.Task[None]]:
+    """Wait for the tasks until the deadline; those that are not done."""
+    while tasks:
+        left = max(0.1, deadline.left(grace))
+        _, tasks = await asyncio.wait(tasks, timeout=left)
+        if not deadline.left(grace):
+            break
+    return tasks
 
 
-async def _see_through(closed: concurrent.futures.Future[None], timeout: float) -> None:
+async def _see_through(closed: concurrent.futures.Future[None], deadline: Deadline) -> None:
     """Wait for the closing; a cancellation waits too, until the deadline, and is then passed on."""
-    end = monotonic() + timeout
     ended = asyncio.wrap_future(closed)
     cancelled: asyncio.CancelledError | None = None
-    while not ended.done() and monotonic() < end:
+    while not ended.done() and (left := deadline.left(home.GRACE)):
         try:
-            await asyncio.wait({ended}, timeout=end - monotonic())
+            await asyncio.wait({ended}, timeout=left)
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
