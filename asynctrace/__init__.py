@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from asynctrace.exposition import PROMETHEUS_CONTENT_TYPE as PROMETHEUS_CONTENT_TYPE
     from asynctrace.exposition import to_otel as to_otel
     from asynctrace.exposition import to_prometheus as to_prometheus
+    from asynctrace.pipeline.histogram import HistogramStats as HistogramStats
     from asynctrace.pipeline.ledger import LaneStats as LaneStats
     from asynctrace.pipeline.ledger import PipelineStats as PipelineStats
     from asynctrace.pipeline.options import LaneOptions as LaneOptions
@@ -101,6 +102,7 @@ _WHERE = {
     ),
     "executors": "ContextExecutor in_context",
     "exposition": "PROMETHEUS_CONTENT_TYPE to_otel to_prometheus",
+    "pipeline.histogram": "HistogramStats",
     "pipeline.ledger": "LaneStats PipelineStats",
     "pipeline.options": "LaneOptions",
     "pipeline.pipeline": "Pipeline",

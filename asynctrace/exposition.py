@@ -9,7 +9,8 @@ from typing import Any, Literal
 from asynctrace import api
 from asynctrace._version import __version__
 from asynctrace.core.clock import SYSTEM_CLOCK, Clock
-from asynctrace.pipeline.ledger import PipelineStats
+from asynctrace.pipeline.histogram import HistogramStats
+from asynctrace.pipeline.ledger import LaneStats, PipelineStats
 
 PROMETHEUS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The ``Content-Type`` under which Prometheus takes what :func:`to_prometheus` gives."""
@@ -17,7 +18,7 @@ PROMETHEUS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _CUMULATIVE = 2  # AggregationTemporality, in OpenTelemetry's protocol
 
 _Labels = dict[str, str]
-_Point = tuple[_Labels, int]
+_Point = tuple[_Labels, int | float | HistogramStats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class _Metric:
     """
 
     name: str
-    unit: Literal["{record}", "{batch}", "{write}", "1"]
-    kind: Literal["sum", "gauge"]
+    unit: Literal["{record}", "{batch}", "{write}", "s", "1"]
+    kind: Literal["sum", "gauge", "histogram"]
     help: str
     points: list[_Point]
 
@@ -160,12 +161,30 @@ def _lane_metrics(stats: tuple[PipelineStats, ...]) -> Iterator[_Metric]:
         "1 when the writer has stopped waiting for the lane, else 0.",
         [(labels, int(lane.lagging)) for labels, lane in lanes],
     )
+    yield from _lane_histograms(lanes)
+
+
+def _lane_histograms(lanes: list[tuple[_Labels, LaneStats]]) -> Iterator[_Metric]:
+    yield _Metric(
+        "asynctrace.lane.delivery",
+        "s",
+        "histogram",
+        "Seconds from the call that made a record until it was safe in the sink.",
+        [(labels, lane.delays) for labels, lane in lanes if lane.delays is not None],
+    )
+    yield _Metric(
+        "asynctrace.lane.batch",
+        "{record}",
+        "histogram",
+        "Records in one successful write.",
+        [(labels, lane.batch_sizes) for labels, lane in lanes if lane.batch_sizes is not None],
+    )
 
 
 # -- Prometheus: https://prometheus.io/docs/instrumenting/exposition_formats/ ---------------------------------
 
-_SUFFIXES = {"{record}": "_records", "{batch}": "_batches", "{write}": "_writes", "1": ""}
-_TYPES = {"sum": "counter", "gauge": "gauge"}
+_SUFFIXES = {"{record}": "_records", "{batch}": "_batches", "{write}": "_writes", "s": "_seconds", "1": ""}
+_TYPES = {"sum": "counter", "gauge": "gauge", "histogram": "histogram"}
 
 
 def _prometheus_lines(metric: _Metric) -> Iterator[str]:
@@ -173,7 +192,15 @@ def _prometheus_lines(metric: _Metric) -> Iterator[str]:
     yield f"# HELP {name} {_escaped(metric.help)}\n"
     yield f"# TYPE {name} {_TYPES[metric.kind]}\n"
     for labels, value in metric.points:
-        yield f"{name}{_label_text(labels)} {value}\n"
+        if not isinstance(value, HistogramStats):
+            yield f"{name}{_label_text(labels)} {value}\n"
+            continue
+        reached = 0
+        for bound, count in zip((*map(repr, value.bounds), "+Inf"), value.counts, strict=True):
+            reached += count
+            yield f"{name}_bucket{_label_text({**labels, 'le': bound})} {reached}\n"
+        yield f"{name}_sum{_label_text(labels)} {value.total!r}\n"
+        yield f"{name}_count{_label_text(labels)} {reached}\n"
 
 
 def _label_text(labels: Mapping[str, str]) -> str:
@@ -204,5 +231,13 @@ def _otel_metric(metric: _Metric, moment: str) -> dict[str, Any]:
 def _otel_point(point: _Point, moment: str) -> dict[str, Any]:
     labels, value = point
     attributes = [{"key": name, "value": {"stringValue": text}} for name, text in labels.items()]
-    # 64-bit numbers are text in this JSON: a double has only 53 bits.
-    return {"attributes": attributes, "timeUnixNano": moment, "asInt": str(value)}
+    told: dict[str, Any] = {"attributes": attributes, "timeUnixNano": moment}
+    if isinstance(value, HistogramStats):
+        # 64-bit numbers are text in this JSON: a double has only 53 bits.
+        told["count"] = str(value.count)
+        told["sum"] = value.total
+        told["bucketCounts"] = [str(count) for count in value.counts]
+        told["explicitBounds"] = list(value.bounds)
+    else:
+        told["asInt"] = str(value)
+    return told

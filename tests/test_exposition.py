@@ -10,6 +10,7 @@ from exposition_parser import parse
 
 import asynctrace
 from asynctrace import (
+    HistogramStats,
     LaneOptions,
     LaneStats,
     PipelineStats,
@@ -22,6 +23,8 @@ from asynctrace.testing import ManualClock, ScriptedSink, faults
 
 pytestmark = pytest.mark.usefixtures("alone")
 
+DELAYS = HistogramStats((0.001, 1.0), (5, 3, 2), 12.5)
+SIZES = HistogramStats((1.0, 2.0), (1, 1, 1), 9.0)
 LANE = LaneStats(
     "sqlite",
     "<SQLiteSink>",
@@ -36,6 +39,8 @@ LANE = LaneStats(
     failed=2,
     retries=1,
     lagging=True,
+    delays=DELAYS,
+    batch_sizes=SIZES,
 )
 STATS = PipelineStats("00000000000000aa", emitted=21, queued=1, dropped=1, lanes=(LANE,))
 
@@ -68,6 +73,17 @@ def test_every_count_of_the_ledger_is_there() -> None:
     dropped = "asynctrace_lane_dropped_records_total"
     assert families[dropped].value(dropped, lane="sqlite", reason="intake full") == 1
     assert families[dropped].value(dropped, lane="sqlite", reason="lane full (drop_oldest)") == 2
+
+
+def test_buckets_add_up() -> None:
+    family = parse(to_prometheus(STATS))["asynctrace_lane_delivery_seconds"]
+
+    assert family.kind == "histogram"
+    assert [
+        family.value("asynctrace_lane_delivery_seconds_bucket", le=le) for le in ("0.001", "1.0", "+Inf")
+    ] == [*(5, 8, 10)]
+    assert family.value("asynctrace_lane_delivery_seconds_sum", lane="sqlite") == 12.5
+    assert family.value("asynctrace_lane_delivery_seconds_count", producer="00000000000000aa") == 10
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", 'a\\"\n\\n', "é 世界", "", "a,b=c}", "a\ud800b"])
@@ -117,6 +133,9 @@ def test_otel_has_the_same_counts() -> None:
     assert {point["timeUnixNano"] for _, _, point in found} == {"1700000000000000000"}
     (delivered,) = [point for name, _, point in found if name == "asynctrace.lane.delivered"]
     assert delivered["asInt"] == "10"
+    (delays,) = [point for name, _, point in found if name == "asynctrace.lane.delivery"]
+    assert (delays["count"], delays["sum"]) == ("10", 12.5)
+    assert (delays["bucketCounts"], delays["explicitBounds"]) == (["5", "3", "2"], [0.001, 1.0])
     reasons = {labels["reason"]: point["asInt"] for name, labels, point in found if "reason" in labels}
     assert reasons == {"lane full (drop_oldest)": "2", "intake full": "1"}
 
@@ -137,9 +156,13 @@ def test_the_ledger_of_a_real_pipeline() -> None:
 
     (lane,) = stats.lanes
     assert lane.balanced
-    assert lane.delivered == 200
+    assert lane.delays is not None
+    assert lane.batch_sizes is not None
+    assert lane.delivered == lane.delays.count == lane.batch_sizes.total == 200
     assert lane.dead == 1
+    assert 0 < lane.delays.total < 200 * 60
+    assert lane.batch_sizes.quantile(1.0) == 64.0
     families = parse(text)
-    delivered = "asynctrace_lane_delivered_records_total"
-    assert families[delivered].value(delivered, lane="scripted") == 200
+    counted = "asynctrace_lane_delivery_seconds"
+    assert families[counted].value(f"{counted}_count", lane="scripted") == 200
     assert len(sink.records) >= 200

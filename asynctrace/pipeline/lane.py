@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -231,7 +231,7 @@ class Lane:
         self._failed(error)
         if isinstance(error, PartialWriteError):
             rejected = _indices(error, load.batch)
-            self._settle(load, dead=len(rejected), reason=str(error))
+            self._settle(load, rejected=rejected, reason=str(error))
         else:
             self._give_up(load, "last write failed")
 
@@ -370,7 +370,7 @@ class Lane:
         rejected = _indices(error, batch)
         again = {r.index for r in error.rejections if r.retryable} & rejected
         if not again:
-            self._settle(load, dead=len(rejected), reason=str(error))
+            self._settle(load, rejected=rejected, reason=str(error))
             return None
         rest = Load(Batch([batch[index] for index in sorted(again)]), load.waiters, load.started)
         if len(again) == len(batch):
@@ -378,19 +378,24 @@ class Lane:
         load.waiters = []
         self._hand.insert(1, rest)
         self._in_hand += len(rest.batch)
-        self._settle(load, dead=len(rejected) - len(again), kept=len(again), reason=str(error))
+        self._settle(load, rejected=rejected, kept=len(again), reason=str(error))
         return rest
 
     # -- the ledger ------------------------------------------------------------------------------------------
 
-    def _settle(self, load: Load, *, dead: int = 0, kept: int = 0, reason: str = "") -> None:
-        """The sink took the load, but for the dead records and those kept for another try."""
+    def _settle(self, load: Load, *, rejected: Set[int] = frozenset(), kept: int = 0, reason: str = "") -> None:
+        """The sink took the load, but for the rejected places; so many of them are kept for another try."""
         if load not in self._hand:  # settled meanwhile: a hung write was left behind and came back
             return
         batch, counts = load.batch, self.counts
-        delivered = len(batch) - dead - kept
+        dead = len(rejected) - kept
+        stored = [record for place, record in enumerate(batch) if place not in rejected] if rejected else batch.records
+        delivered = len(stored)
         counts.delivered += delivered
         counts.batches += bool(delivered or batch.marks)
+        if delivered:
+            counts.delays.safe(stored)
+            counts.batch_sizes.add(delivered)
         if delivered and self._closing is not None and isinstance(self.sink, LocalSink):
             deadline, limit = self._closing
             deadline.extend()
@@ -480,6 +485,8 @@ class Lane:
             retries=counts.retries,
             last_error=counts.last_error,
             lagging=self.lagging,
+            delays=counts.delays.stats(),
+            batch_sizes=counts.batch_sizes.stats(),
         )
 
     def failure(self, queued: int) -> LaneFailure | None:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from asynctrace.pipeline.histogram import SIZE_BOUNDS, Delays, Histogram, HistogramStats
+
 
 @dataclass(frozen=True, slots=True)
 class LaneStats:
@@ -30,6 +32,8 @@ class LaneStats:
         retries: writes tried again.
         last_error: the last failure in words, or None.
         lagging: whether the writer has stopped waiting for this lane.
+        delays: seconds from the call that made a record until it was safe; None when nobody counted.
+        batch_sizes: records in each successful write; None when nobody counted.
     """
 
     lane: str
@@ -48,6 +52,8 @@ class LaneStats:
     retries: int = 0
     last_error: str | None = None
     lagging: bool = False
+    delays: HistogramStats | None = None
+    batch_sizes: HistogramStats | None = None
 
     @property
     def balanced(self) -> bool:
@@ -91,8 +97,10 @@ class LaneCounts:
     """The counters of one lane; touched on the lane's home loop only."""
 
     __slots__ = (
+        "batch_sizes",
         "batches",
         "dead",
+        "delays",
         "delivered",
         "dropped",
         "failed",
@@ -114,3 +122,5 @@ class LaneCounts:
         self.failed = 0
         self.retries = 0
         self.last_error: str | None = None
+        self.delays = Delays()
+        self.batch_sizes = Histogram(SIZE_BOUNDS)
