@@ -557,7 +557,18 @@ HOSTILE = [
         "cookie: ",
         "authorization: ",
     ),
-    *('File "x"\n', "a.b-c_", "password=a.", "key: ", "api key: ", "1-1 ", "4111-1111-", '\\"password\\":'),
+    *(
+        'File "x"\n',
+        "a.b-c_",
+        "password=a.",
+        "key: ",
+        "api key: ",
+        "a\\",
+        "password=\\",
+        "1-1 ",
+        "4111-1111-",
+        '\\"password\\":',
+    ),
 ]
 
 

@@ -9,7 +9,7 @@ from asynctrace.core.redaction_keys import KeyNames, KeyRule, word_set
 
 _NAME = re.compile(
     r"(?<![\w.-])([\w.-]++)"  # possessive: each run of characters is looked at once
-    r"((?:\\{0,8}[\"'])?+\]?+)"
+    r"((?:\\*+[\"'])?+\]?+)"
     r"[ \t]{0,4}+(=>|:=|[!=]=|[:=])"
 )
 _OPTION = re.compile(r"(?<![\w.-])--([\w.-]++)[ \t]{1,4}+(?=[^\s-])")
@@ -17,8 +17,8 @@ _WORD_BEFORE = re.compile(r"([A-Za-z]{2,16})[ ]$")
 _SECOND_WORDS = word_set("key keys card number code")
 
 _SPACE = re.compile(r"[ \t]{0,8}+")
-_SPACE_OF_JSON = re.compile(r"(?:\s|\\{1,16}[nrt]){0,64}+")
-_QUOTE = re.compile(r"(?:[bBrRuUfF]{0,2})(\\{0,16})(\"\"\"|'''|[\"'`])")
+_SPACE_OF_JSON = re.compile(r"(?:\s|\\++[nrt]){0,64}+")
+_QUOTE = re.compile(r"(?:[bBrRuUfF]{0,2})(\\*+)(\"\"\"|'''|[\"'`])")
 _BRACKET = re.compile(r"[\[\](){}]")
 _FARTHEST = 10_000  # characters that a bracketed value is followed
 _PLAIN = re.compile(r"[^\s\"'`<>&;,)\]}\\|]++")
