@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from asynctrace._version import __version__ as __version__
 
-
 if TYPE_CHECKING:
-    from asynctrace.api import ashutdown as ashutdown
     from asynctrace.api import aflush as aflush
+    from asynctrace.api import ashutdown as ashutdown
     from asynctrace.api import explain_redaction as explain_redaction
     from asynctrace.api import flush as flush
     from asynctrace.api import get_trace as get_trace
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from asynctrace.core.summary import RunSummary as RunSummary
     from asynctrace.current import NoTrace as NoTrace
     from asynctrace.current import current_trace as current_trace
+    from asynctrace.decorators import traced as traced
     from asynctrace.errors import AsyncTraceError as AsyncTraceError
     from asynctrace.errors import BatchTooLargeError as BatchTooLargeError
     from asynctrace.errors import ClosedError as ClosedError
@@ -76,7 +76,6 @@ if TYPE_CHECKING:
     from asynctrace.reading import open_store as open_store
     from asynctrace.span import Span as Span
     from asynctrace.trace import Trace as Trace
-    from asynctrace.decorators import traced as traced
     from asynctrace.verifying import Verdict as Verdict
     from asynctrace.verifying import Verification as Verification
     from asynctrace.verifying import averify as averify
@@ -116,7 +115,7 @@ _WHERE = {
 }
 _MODULES = {name: f"asynctrace.{module}" for module, names in _WHERE.items() for name in names.split()}
 
-__all__ = sorted([*_MODULES, "__version__"])  # noqa: PLE0605  # one table, not two that drift apart
+__all__ = sorted([*_MODULES, "__version__"])  # one table, not two that drift apart
 
 
 def __getattr__(name: str) -> Any:

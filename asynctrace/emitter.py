@@ -1,7 +1,7 @@
 """The methods that record: every handle (trace, bound trace, span) has them, in two colours over one path.
 
-The body of :func:`_recorder` is the hot path. What is unusual about a call (format arguments, an exception, a value that
-the C encoder refuses, no room) leaves it for :meth:`Emitter._emit`.
+The body of :func:`_recorder` is the hot path. What is unusual about a call (format arguments, an exception, a
+value that the C encoder refuses, no room) leaves it for :meth:`Emitter._emit`.
 """
 
 from __future__ import annotations

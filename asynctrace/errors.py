@@ -1,18 +1,18 @@
 """Every error that asynctrace raises, named by what the caller should do.
 
-    AsyncTraceError
-    ├── ConfigurationError (ValueError)     correct the named setting, URL or argument
-    │   └── MissingExtraError (ImportError) install the named extra
-    ├── SinkError                           raised by sinks, handled by their lane; never by user code
-    │   ├── TransientSinkError              send the same batch again, later
-    │   ├── BatchTooLargeError              send the batch again in smaller pieces
-    │   ├── PermanentSinkError              do not send this batch again
-    │   ├── PartialWriteError               some records were stored, the named ones were not
-    │   └── SinkClosedError                 open the sink first
-    ├── DeliveryError                       look at the named lanes: records are not safe yet
-    ├── ClosedError                         open a new trace or pipeline
-    └── StoreError                          look at the named store
-        └── TraceNotFoundError (LookupError)   check the run id and the store
+AsyncTraceError
+├── ConfigurationError (ValueError)     correct the named setting, URL or argument
+│   └── MissingExtraError (ImportError) install the named extra
+├── SinkError                           raised by sinks, handled by their lane; never by user code
+│   ├── TransientSinkError              send the same batch again, later
+│   ├── BatchTooLargeError              send the batch again in smaller pieces
+│   ├── PermanentSinkError              do not send this batch again
+│   ├── PartialWriteError               some records were stored, the named ones were not
+│   └── SinkClosedError                 open the sink first
+├── DeliveryError                       look at the named lanes: records are not safe yet
+├── ClosedError                         open a new trace or pipeline
+└── StoreError                          look at the named store
+    └── TraceNotFoundError (LookupError)   check the run id and the store
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ConfigurationError(AsyncTraceError, ValueError):
         return type(self), (self.name, self.value, self.allowed)
 
 
-class MissingExtraError(ConfigurationError, ImportError):
+class MissingExtraError(ConfigurationError, ImportError):  # type: ignore[misc]  # both have a `name`, and it fits
     """A feature needs a package that is not installed.
 
     Args:

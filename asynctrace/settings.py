@@ -144,7 +144,13 @@ SETTINGS: tuple[Setting, ...] = (
         "flush_trigger", "50", _count, _COUNT, "Remote sinks: so many waiting records are written at once."
     ),
     Setting("queue_size", "1000000", _count, _COUNT, "Records that may wait for the writer."),
-    Setting("close_timeout", "5.0", _seconds, _SECONDS, "Seconds that closing may take."),
+    Setting(
+        "close_timeout",
+        "5.0",
+        _seconds,
+        _SECONDS,
+        "Seconds that closing may take while no local store makes progress.",
+    ),
     Setting(
         "max_text",
         "1048576",

@@ -4,10 +4,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import asynctrace
 from asynctrace.pipeline.diagnostics import diagnostics
+
+# Where nobody can look at a failing example, the same examples every time: red means that the change is at fault.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from lane_kit import QUICK, GateSink, ScriptedSink, auntil, check_marks, until
+from lane_kit import QUICK, GateSink, auntil, check_marks, until
 
 import asynctrace
 from asynctrace import Kind, LaneOptions, Record, Trace
@@ -263,22 +263,31 @@ def test_a_home_that_ends_lets_those_go_who_wait_for_room(small: Make) -> None:
     trace.close()
 
 
-async def test_a_waiter_that_comes_when_the_queue_has_just_been_emptied_is_not_forgotten() -> None:
-    """The last look at the waiters and the appending of a new one must not miss each other."""
-    asynctrace.configure(queue_size=2)
-    sink = ScriptedSink()
-    async with Trace("r", sinks=[(sink, QUICK)]) as trace:
+def test_a_waiter_that_comes_when_the_queue_has_just_been_emptied_is_not_forgotten(small: Make) -> None:
+    """The queue runs empty between a caller's look, which found it full, and its place among those who wait."""
+    trace, sink = small(BLOCKED)
 
-        def other_loop(name: int) -> None:
-            async def main() -> None:
-                for i in range(300):
-                    await asyncio.wait_for(trace.ainfo(f"{name} {i}"), 5)
+    async def elsewhere() -> None:
+        loop = asyncio.get_running_loop()
+        waiting = trace.ainfo("late 0")
+        create_future = loop.create_future
 
-            asyncio.run(main())
+        def create_future_late() -> asyncio.Future[Any]:
+            loop.create_future = create_future  # type: ignore[method-assign]
+            sink.gate.set()
+            until(lambda: trace.pipeline.stats().queued == 0)
+            return create_future()
 
-        await asyncio.gather(*[asyncio.to_thread(other_loop, name) for name in range(4)])
-    messages = [message for message in sink.messages if message != "asynctrace.dropped"]
-    assert by_name(messages) == {str(name): list(range(300)) for name in range(4)}
+        loop.create_future = create_future_late  # type: ignore[method-assign]
+        await waiting
+
+    with trace:
+        until(sink.waiting.is_set)
+        trace.info("first in the lane")
+        until(lambda: trace.pipeline.stats().queued == 0)
+        for i in range(90):
+            trace.info(f"room {i}")
+        asyncio.run(asyncio.wait_for(elsewhere(), 10))
 
 
 def test_a_signal_handler_that_records_while_its_thread_drops_does_not_deadlock(small: Make) -> None:

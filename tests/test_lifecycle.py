@@ -402,6 +402,64 @@ def test_a_pipeline_lives_on_after_its_loop(new_loop: Callable[[], asyncio.Abstr
     check_marks(sink.marks, lane, len(sink.records))
 
 
+class AtHome(ScriptedSink):
+    """Takes its time, and remembers which threads wrote to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: set[int] = set()
+
+    async def write(self, batch: asynctrace.Batch) -> None:
+        self.threads.add(threading.get_ident())
+        await asyncio.sleep(0.02)
+        await super().write(batch)
+
+
+def test_the_end_of_a_loop_waits_for_tasks_that_log_in_their_finally(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    sink = AtHome()
+    trace = Trace("r", sinks=[(sink, QUICK)])
+    siblings: list[asyncio.Task[None]] = []
+
+    async def sibling() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.05)
+            trace.info("finally")
+
+    async def main() -> None:
+        await trace.__aenter__()
+        siblings.append(asyncio.create_task(sibling()))
+        await asyncio.sleep(0.01)
+
+    run(main(), new_loop)
+    assert sink.messages == ["finally"], "it is in the store when `run` returns"
+    assert sink.threads == {threading.get_ident()}, "delivered at home, not by the loop thread"
+    trace.info("again")  # nobody flushes: the wake-up itself must find a new home
+    until(lambda: sink.messages == ["finally", "again"])
+    trace.close()
+
+
+def test_a_closing_that_was_scheduled_ends_with_the_loop_it_runs_on(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    sink = AtHome()
+
+    async def main() -> None:
+        trace = Trace("r", sinks=[(sink, QUICK)])
+        await trace.__aenter__()
+        trace.info("m")
+        trace.close()
+        await auntil(lambda: sink.threads)
+
+    run(main(), new_loop)
+    assert sink.messages == ["m"]
+    assert sink.threads == {threading.get_ident()}
+    assert sink.closed == 1
+
+
 async def test_records_after_the_end_still_reach_local_stores() -> None:
     sink = MemorySink()
     async with Trace("r", sinks=[sink]) as trace:

@@ -20,7 +20,16 @@ class ProcessInfo:
         boot: the id of this boot of the machine, or ``""``.
     """
 
-    __slots__ = ("boot", "hostname", "ip_address", "json", "package_version", "pid", "python_version", "started")
+    __slots__ = (
+        "boot",
+        "hostname",
+        "ip_address",
+        "json",
+        "package_version",
+        "pid",
+        "python_version",
+        "started",
+    )
 
     def __init__(
         self,

@@ -39,7 +39,18 @@ class Run:
         process: the process that runs it.
     """
 
-    __slots__ = ("attempt", "cut_id", "level", "name", "parent_run_id", "parent_span_id", "process", "run_id", "span_id", "trace_id")
+    __slots__ = (
+        "attempt",
+        "cut_id",
+        "level",
+        "name",
+        "parent_run_id",
+        "parent_span_id",
+        "process",
+        "run_id",
+        "span_id",
+        "trace_id",
+    )
 
     def __init__(
         self,

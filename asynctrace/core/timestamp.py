@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 
 _seconds: dict[int, str] = {}
 _CACHED_SECONDS = 64  # records arrive in time order, so few seconds are alive at once
-THREE_DIGITS = tuple(f"{number:03d}" for number in range(1000))  # a format specification costs more than the rest
+THREE_DIGITS = tuple(
+    f"{number:03d}" for number in range(1000)
+)  # a format specification costs more than the rest
 
 
 def to_text(time_ns: int) -> str:

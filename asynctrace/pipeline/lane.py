@@ -383,13 +383,19 @@ class Lane:
 
     # -- the ledger ------------------------------------------------------------------------------------------
 
-    def _settle(self, load: Load, *, rejected: Set[int] = frozenset(), kept: int = 0, reason: str = "") -> None:
+    def _settle(
+        self, load: Load, *, rejected: Set[int] = frozenset(), kept: int = 0, reason: str = ""
+    ) -> None:
         """The sink took the load, but for the rejected places; so many of them are kept for another try."""
         if load not in self._hand:  # settled meanwhile: a hung write was left behind and came back
             return
         batch, counts = load.batch, self.counts
         dead = len(rejected) - kept
-        stored = [record for place, record in enumerate(batch) if place not in rejected] if rejected else batch.records
+        stored = (
+            [record for place, record in enumerate(batch) if place not in rejected]
+            if rejected
+            else batch.records
+        )
         delivered = len(stored)
         counts.delivered += delivered
         counts.batches += bool(delivered or batch.marks)

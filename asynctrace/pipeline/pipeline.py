@@ -62,7 +62,7 @@ class Pipeline:
         processors: called by the writer on each finished record; None filters it.
         linger: seconds that the writer waits for more records after the first of a burst.
         capacity: records that the Intake holds.
-        close_timeout: seconds that closing may take.
+        close_timeout: seconds that closing may take while no local store makes progress.
         options: how the lanes behave; by default :data:`LOCAL` for local sinks and :data:`REMOTE` for others.
         redactor: takes the secrets out of each record, after the processors; by default ``Redactor()``.
 

@@ -52,7 +52,9 @@ OPTIONAL = (
 _COLUMN_FIELDS = frozenset(COLUMN_FIELDS)
 _NO_COLUMNS: Row = (None,) * len(COLUMN_FIELDS)
 _LABELS = tuple(LABELS.get(number) for number in range(max(LABELS) + 1))
-_KINDS = tuple(None if kind is Kind.LOG else kind.label for kind in Kind)  # by number: hashing an enum is slow
+_KINDS = tuple(
+    None if kind is Kind.LOG else kind.label for kind in Kind
+)  # by number: hashing an enum is slow
 _NO_EXCEPTION: Row = (None, None, None)
 _CACHED = 10_000  # handles whose part of the row is kept; programs that make many must not grow this for ever
 

@@ -91,12 +91,12 @@ class Template:
                     "format", self.text, f"a format that fits {key} ({error})"
                 ) from error
 
+    def _fill_quickly(self, record: Record) -> str:
+        return self._pattern(*[get(record) for get in self._getters])
+
     def fill(self, record: Record) -> str:
         """The record as one line of text with its line end; more lines stand behind a margin."""
-        if self._quick:
-            line = self._pattern(*[get(record) for get in self._getters])
-        else:
-            line = self._fill_any(record)
+        line = self._fill_quickly(record) if self._quick else self._fill_any(record)
         if record.exception is not None and record.exception.stack and not self._tells_stack:
             line = f"{line}\n{record.exception.stack.rstrip()}"
         if not line.isprintable():
