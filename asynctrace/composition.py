@@ -22,11 +22,15 @@ from asynctrace.errors import ClosedError, ConfigurationError
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.options import LOCAL, REMOTE, LaneOptions
 from asynctrace.pipeline.pipeline import AnySink, Pipeline
+from asynctrace.pipeline.state_directory import StateDirectory
 from asynctrace.ports import LocalSink, Sink
 from asynctrace.settings import DEFAULT_STORE, Settings, SinkLike
 from asynctrace.sinks import registry
 
 _Key = tuple[object, ...]
+
+_FLEETING = ("asynctrace.sinks.console", "asynctrace.sinks.memory")
+"""Sinks that keep nothing themselves: what they do not take, nobody wants back at the next start."""
 
 
 class _Shared:
@@ -252,9 +256,13 @@ def make_sink(sink: str | AnySink, values: Settings) -> AnySink:
 def lane_options(sink: AnySink, values: Settings) -> LaneOptions:
     """How the lane of that sink behaves unless somebody says otherwise."""
     if isinstance(sink, LocalSink):
-        return LOCAL
+        if type(sink).__module__ in _FLEETING:
+            return replace(LOCAL, spool_max_bytes=0)
+        return replace(LOCAL, spool_max_bytes=values.spool_max_bytes, spool_max_age=values.spool_max_age)
     return replace(
         REMOTE,
+        spool_max_bytes=values.spool_max_bytes,
+        spool_max_age=values.spool_max_age,
         linger=values.batch_interval,
         max_records=values.batch_size,
         short=values.batch_size,
@@ -278,6 +286,21 @@ def redactor_of(values: Settings) -> Redactor:
     return values.redact if isinstance(values.redact, Redactor) else Redactor(values.redact)
 
 
+def state_directory(sinks: Iterable[SinkLike], values: Settings) -> StateDirectory:
+    """Where what those sinks do not take is kept; nothing is made.
+
+    Raises:
+        ConfigurationError: a URL cannot be used.
+    """
+    if values.state_dir:
+        return StateDirectory([Path(values.state_dir)])
+    urls = [named for named, _ in map(_split, sinks) if isinstance(named, str)]
+    beside = [
+        Path(path).parent / ".asynctrace" for url in urls if (path := registry.path_of(url)) is not None
+    ]
+    return StateDirectory([*beside[:1], Path(values.state_home) / "asynctrace"])
+
+
 def _make_pipeline(sinks: Iterable[SinkLike], values: Settings) -> Pipeline:
     lanes = [make_lane(sink, values) for sink in sinks]
     if codec.limits().max_text != values.max_text:
@@ -287,6 +310,7 @@ def _make_pipeline(sinks: Iterable[SinkLike], values: Settings) -> Pipeline:
         capacity=values.queue_size,
         close_timeout=values.close_timeout,
         redactor=redactor_of(values),
+        state=state_directory(sinks, values),
     )
     for sink, options in lanes:
         pipeline.add_sink(sink, options)

@@ -68,6 +68,17 @@ def _count(value: Any) -> int:
     return number
 
 
+def _count_or_none(value: Any) -> int:
+    return 0 if str(value).strip() == "0" else _count(value)
+
+
+def _directory(value: Any) -> str:
+    path = os.fspath(value)
+    if not isinstance(path, str):
+        raise TypeError
+    return "" if path in ("", "auto") else os.path.abspath(os.path.expanduser(path))
+
+
 def _text_size(value: Any) -> int:
     number = _count(value)
     if number < 100:
@@ -166,6 +177,24 @@ SETTINGS: tuple[Setting, ...] = (
         "What is searched for secrets before a record is stored: names and texts, names of fields only, nothing.",
     ),
     Setting(
+        "state_dir",
+        "auto",
+        _directory,
+        "the path of a directory, or auto",
+        "Where what a sink does not take waits for the next start; auto: `.asynctrace` beside the first local "
+        "store, else `$XDG_STATE_HOME/asynctrace`.",
+    ),
+    Setting(
+        "spool_max_bytes",
+        "268435456",
+        _count_or_none,
+        "a whole number from 0",
+        "Bytes that may wait on disk for one sink; 0: nothing is kept.",
+    ),
+    Setting(
+        "spool_max_age", "604800", _seconds, _SECONDS, "Seconds after which a record on disk is given up."
+    ),
+    Setting(
         "color",
         "auto",
         _color,
@@ -174,14 +203,16 @@ SETTINGS: tuple[Setting, ...] = (
     ),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
-_READ = (*(setting.variable for setting in SETTINGS), "NO_COLOR")
+_STATE_HOME = "XDG_STATE_HOME"
+_READ = (*(setting.variable for setting in SETTINGS), "NO_COLOR", _STATE_HOME)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The values in force; one attribute for each row of :data:`SETTINGS`.
 
-    ``sinks_are_default`` tells that nobody named any sink.
+    ``sinks_are_default`` tells that nobody named any sink; ``state_home`` is where programs of this user keep
+    their state.
     """
 
     enabled: bool
@@ -196,8 +227,12 @@ class Settings:
     close_timeout: float
     max_text: int
     redact: Mode | Redactor
+    state_dir: str
+    spool_max_bytes: int
+    spool_max_age: float
     color: str
     sinks_are_default: bool = False
+    state_home: str = ""
 
 
 def load(given: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
@@ -217,7 +252,14 @@ def load(given: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
     if environment.get("NO_COLOR") and "color" not in told:  # https://no-color.org
         values["color"] = "never"
     _warn_of_unknown(environment)
-    return Settings(**values, sinks_are_default="sinks" not in told)
+    return Settings(
+        **values, sinks_are_default="sinks" not in told, state_home=_state_home(environment.get(_STATE_HOME))
+    )
+
+
+def _state_home(given: str | None) -> str:
+    # https://specifications.freedesktop.org/basedir-spec/latest/: a relative path is not valid.
+    return given if given and os.path.isabs(given) else os.path.expanduser("~/.local/state")
 
 
 def _value(setting: Setting, given: Mapping[str, Any], environment: Mapping[str, str]) -> Any:
@@ -233,7 +275,7 @@ def _value(setting: Setting, given: Mapping[str, Any], environment: Mapping[str,
 def _warn_of_unknown(environment: Mapping[str, str]) -> None:
     for name in environment:
         if name.startswith(PREFIX) and name not in _READ:
-            near = get_close_matches(name, _READ[:-1], n=1, cutoff=0.0)[0]
+            near = get_close_matches(name, [setting.variable for setting in SETTINGS], n=1, cutoff=0.0)[0]
             diagnostics.say(
                 logging.WARNING,
                 ("unknown variable", name),

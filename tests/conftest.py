@@ -1,5 +1,6 @@
 """What tests of the process-wide state need."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,15 @@ from asynctrace.pipeline.diagnostics import diagnostics
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def _no_state_of_others(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What a test leaves undelivered is not there for the next one, nor for the user."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / f"state-{next(_numbers)}"))
+
+
+_numbers = itertools.count()
 
 
 @pytest.fixture

@@ -110,6 +110,9 @@ def test_without_any_it_is_memory_only_and_said_once(
     state = StateDirectory([tmp_path / "file" / "x"])
     assert state.spool("lane") is None
     assert state.dead_letters("lane") is None
+    assert caplog.records == [], "nothing is to be kept yet"
+    state.complain()
+    state.complain()
     assert [record.message for record in caplog.records if "state directory" in record.message] == [
         f"no state directory can be written ({tmp_path / 'file' / 'x'}): what cannot be delivered stays in memory"
     ]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import asynctrace
-from asynctrace import ConfigurationError, Kind, Level, Trace, settings
+from asynctrace import ConfigurationError, Kind, Level, Trace, composition, settings
 from asynctrace.pipeline.options import LOCAL, REMOTE
 from asynctrace.settings import DEFAULT_STORE, SETTINGS, Settings
 from asynctrace.sinks.memory import MemorySink
@@ -30,6 +30,9 @@ GOOD: dict[str, tuple[Any, Any]] = {
     "close_timeout": ("1", 1.0),
     "max_text": ("200", 200),
     "redact": ("keys", "keys"),
+    "state_dir": ("/var/lib/asynctrace", "/var/lib/asynctrace"),
+    "spool_max_bytes": ("0", 0),
+    "spool_max_age": ("60", 60.0),
     "color": ("never", "never"),
 }
 BAD: dict[str, list[Any]] = {
@@ -45,13 +48,20 @@ BAD: dict[str, list[Any]] = {
     "close_timeout": ["0", "nan"],
     "max_text": ["99"],
     "redact": ["some", 5, ["full"]],
+    "state_dir": [5],
+    "spool_max_bytes": ["-1", "1.5", "many"],
+    "spool_max_age": ["0", "-1", "inf"],
     "color": ["sometimes"],
 }
 
 
 def test_there_is_an_attribute_for_each_setting() -> None:
     names = [setting.name for setting in SETTINGS]
-    assert [field.name for field in dataclasses.fields(Settings)] == [*names, "sinks_are_default"]
+    assert [field.name for field in dataclasses.fields(Settings)] == [
+        *names,
+        "sinks_are_default",
+        "state_home",
+    ]
     assert set(GOOD) == set(BAD) == set(names)
 
 
@@ -183,7 +193,7 @@ def test_the_batch_settings_are_for_remote_lanes() -> None:
         Remote(), "memory:", batch_interval=2, batch_size=20, flush_trigger=50, queue_size=9, close_timeout=3
     )
     remote, local = [lane.options for lane in pipeline._lanes]
-    assert local == LOCAL
+    assert local == dataclasses.replace(LOCAL, spool_max_bytes=0), "what is in memory only, nobody wants back"
     assert remote == dataclasses.replace(REMOTE, linger=2.0, max_records=20, short=20, trigger=20)
     assert (pipeline.intake.capacity, pipeline.close_timeout) == (9, 3.0)
 
@@ -209,6 +219,20 @@ def test_max_text_cuts() -> None:
     assert len(record.fields["it"]) < 150
     with Trace(sinks=[sink]):
         pass
+
+
+def test_state_is_kept_where_the_setting_says_or_beside_the_store_or_with_the_user(tmp_path: Path) -> None:
+    home = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    sinks = ["memory:", f"file:{tmp_path / 'logs'}"]
+
+    def chosen(sinks: list[str], environment: dict[str, str]) -> Path | None:
+        return composition.state_directory(sinks, settings.load({}, environment)).spool("x")
+
+    assert chosen(sinks, home) == tmp_path / ".asynctrace" / "spool" / "x"
+    assert chosen(["memory:"], home) == tmp_path / "state" / "asynctrace" / "spool" / "x"
+    told = home | {"ASYNCTRACE_STATE_DIR": str(tmp_path / "told")}
+    assert chosen(sinks, told) == tmp_path / "told" / "spool" / "x"
+    assert settings.load({}, {"XDG_STATE_HOME": "relative"}).state_home == str(Path.home() / ".local/state")
 
 
 # -- the table in the docs -----------------------------------------------------------------------------------

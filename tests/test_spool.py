@@ -112,6 +112,21 @@ def test_newcomers_stay_behind_although_the_clock_was_set_back(tmp_path: Path) -
     third.close()
 
 
+def test_what_is_older_is_put_before_everything_else(tmp_path: Path) -> None:
+    spool = spool_at(tmp_path)
+    spool.append(make_batch(3, first=10))
+    spool.read(1)
+    spool.put_first([make_batch(5), make_batch(5, first=5)])
+    spool.rewind()
+    assert spool.held == 13
+    spool.close()
+
+    heir = spool_at(tmp_path)
+    assert heir.adopt() == Adopted(adopted=13)
+    assert numbers(drain(heir)) == list(range(13))
+    heir.close()
+
+
 def test_a_living_spool_is_not_adopted(tmp_path: Path) -> None:
     living = spool_at(tmp_path)
     living.append(make_batch(3))
@@ -176,7 +191,7 @@ def test_damage_is_reported_and_does_not_stop_the_rest(tmp_path: Path) -> None:
     lost = 0
     while (reading := spool.read(4)).position is not None:
         read += reading.batch.records
-        lost += reading.unreadable
+        lost += reading.damaged
         spool.acknowledge(reading.position)
 
     assert lost > 0

@@ -10,6 +10,7 @@ from asynctrace.core.batch import Batch, Mark
 from asynctrace.core.level import Level
 from asynctrace.core.record import Record
 from asynctrace.pipeline.options import LaneOptions
+from asynctrace.pipeline.spool import Position
 from asynctrace.pipeline.tally import Range, Tally
 
 _RESERVED = 10
@@ -33,6 +34,8 @@ class Load:
         started: monotonic seconds of the first try; None before it.
         attempts: failed tries since the last progress.
         surprises: those of them that failed with an error that no sink should raise.
+        on_disk: whether its records are in the spool until they are settled.
+        position: what to acknowledge there then; None when a part of the same batch comes behind it.
     """
 
     batch: Batch
@@ -40,6 +43,8 @@ class Load:
     started: float | None = None
     attempts: int = 0
     surprises: int = 0
+    on_disk: bool = False
+    position: Position | None = None
 
 
 class Backlog:
@@ -72,7 +77,7 @@ class Backlog:
             full = self.waiting >= (self._options.capacity if record.level >= Level.ERROR else self._room)
             if (
                 full
-                and self._options.when_full == "drop_oldest"
+                and self._options.when_full in ("drop_oldest", "spill")
                 and (oldest := self._drop_oldest()) is not None
             ):
                 dropped.append(oldest)

@@ -9,12 +9,16 @@ from typing import Literal
 from asynctrace.core.level import Level
 from asynctrace.core.record import Record
 from asynctrace.pipeline.retry import RetryPolicy
+from asynctrace.pipeline.spool import MAX_AGE, MAX_BYTES
 
-WhenFull = Literal["wait", "drop_oldest", "drop_newest"]
+WhenFull = Literal["wait", "spill", "drop_oldest", "drop_newest"]
 """What happens when a lane's backlog is full.
 
 ``wait``: the writer waits for the lane, at most ``patience`` without progress; a lane that makes none is lagging and is
 not waited for until its backlog is half empty; what then exceeds ``capacity`` is dropped as by ``drop_newest``.
+``spill``: from ``high_water`` on, what waits goes to the lane's spool on disk, and newcomers behind it, until the sink
+has taken all of that; nothing is dropped before ``spool_max_bytes`` are used up. Without a state directory, or when its
+disk is full, the memory fills up to ``capacity``; then as ``drop_oldest``.
 ``drop_oldest``: the oldest records below level error make room.
 ``drop_newest``: the newcomer is dropped; a tenth of the room is reserved for level error and above.
 Every drop is counted by reason and told in the stream when room returns.
@@ -32,7 +36,8 @@ class LaneOptions:
         short: while no more than this wait, one write takes them all; longer backlogs are cut into the largest
             power of two, so that a database prepares few statements.
         write_timeout: seconds for one write; None for no bound.
-        high_water: records in the backlog from which on the writer waits for the lane (``when_full="wait"``).
+        high_water: records in the backlog from which on the writer waits for the lane (``when_full="wait"``) or they
+            go to disk (``"spill"``).
         capacity: records that the backlog may hold.
         when_full: see :data:`WhenFull`.
         patience: seconds without progress after which the writer stops waiting for the lane.
@@ -42,6 +47,8 @@ class LaneOptions:
             Structural records always pass.
         admit: a rule that decides for each log record whether the lane takes it; None takes all.
         mark_every: records between two marks in the store.
+        spool_max_bytes: bytes that the lane may keep on disk; a tenth is reserved for level error and above.
+        spool_max_age: seconds after which a record on disk is no longer worth delivering.
     """
 
     linger: float = 0.0
@@ -58,6 +65,8 @@ class LaneOptions:
     level: Level | None = None
     admit: Callable[[Record], bool] | None = None
     mark_every: int = 10_000
+    spool_max_bytes: int = MAX_BYTES
+    spool_max_age: float = MAX_AGE
 
 
 LOCAL = LaneOptions()
@@ -70,6 +79,6 @@ REMOTE = LaneOptions(
     short=100,
     write_timeout=30.0,
     capacity=100_000,
-    when_full="drop_oldest",
+    when_full="spill",
 )
 """Remote stores: a write a second, at once when 50 records wait, at most 100 in one write."""

@@ -27,6 +27,8 @@ from asynctrace.pipeline.lane import LAST_RESORT, Lane
 from asynctrace.pipeline.ledger import PipelineStats
 from asynctrace.pipeline.loop_thread import loop_thread
 from asynctrace.pipeline.options import LOCAL, REMOTE, LaneOptions
+from asynctrace.pipeline.shelter import Shelter
+from asynctrace.pipeline.state_directory import StateDirectory, lane_key
 from asynctrace.pipeline.writer import DEFAULT_LINGER, Writer
 from asynctrace.ports import LocalSink, Processor, Sink
 
@@ -63,6 +65,7 @@ class Pipeline:
         linger: seconds that the writer waits for more records after the first of a burst.
         capacity: records that the Intake holds.
         close_timeout: seconds that closing may take while no local store makes progress.
+        state: where what cannot be delivered is kept until the next start; None: nowhere.
         options: how the lanes behave; by default :data:`LOCAL` for local sinks and :data:`REMOTE` for others.
         redactor: takes the secrets out of each record, after the processors; by default ``Redactor()``.
 
@@ -81,6 +84,7 @@ class Pipeline:
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
         options: LaneOptions | None = None,
         redactor: Redactor | None = None,
+        state: StateDirectory | None = None,
     ) -> None:
         self.redactor = redactor or Redactor()
         self.intake = Intake(capacity, self._wake)
@@ -88,6 +92,7 @@ class Pipeline:
         self._processors = tuple(processors)
         self._linger = linger
         self._options = options
+        self._state_directory = state
         self._lock = threading.RLock()  # re-entrant: a finaliser may emit while we start
         self._lanes: list[Lane] = []
         self._removed: list[Lane] = []
@@ -190,6 +195,7 @@ class Pipeline:
                 await self._stop([lane], Deadline(self.close_timeout))
             finally:
                 lane.abandon("lane removed")
+                lane.release()
                 done.set_result(None)
 
         def take_out() -> bool:
@@ -200,6 +206,7 @@ class Pipeline:
                     home.create_task(end(), f"asynctrace lane {lane.name} ends", self._loop)
                     return True
                 lane.finish_now()
+                lane.release()
             return False
 
         return done if self._on_home(take_out) else None
@@ -211,8 +218,9 @@ class Pipeline:
         kind = type(sink).__name__.removesuffix("Sink").lower() or "sink"
         taken = {lane.name for lane in (*self._lanes, *self._removed)}
         name = next(n for n in (kind, *(f"{kind}-{i}" for i in range(2, len(taken) + 3))) if n not in taken)
-        default = LOCAL if isinstance(sink, LocalSink) else REMOTE
-        lane = Lane(name, sink, options or default, self.producer, self._finisher.next_seq, self._tell_drops)
+        options = options or (LOCAL if isinstance(sink, LocalSink) else REMOTE)
+        shelter = self._new_shelter(kind, name, sink, options)
+        lane = Lane(name, sink, options, self.producer, self._finisher.next_seq, self._tell_drops, shelter)
         self._lanes.append(lane)
         self._sifting = self._sifting or lane.sifting
         for each in self._lanes:
@@ -220,6 +228,19 @@ class Pipeline:
         if lane.options.level is not None:
             self._tell_level()
         return lane
+
+    def _new_shelter(self, kind: str, name: str, sink: AnySink, options: LaneOptions) -> Shelter | None:
+        # An object that does not say where it writes to could be any other at the next start.
+        nameless = type(sink).__repr__ is object.__repr__
+        if self._state_directory is None or nameless or not options.spool_max_bytes:
+            return None
+        return Shelter(
+            self._state_directory,
+            lane_key(kind, repr(sink)),
+            name,
+            max_bytes=options.spool_max_bytes,
+            max_age=options.spool_max_age,
+        )
 
     # -- levels ----------------------------------------------------------------------------------------------
 
@@ -613,6 +634,8 @@ class Pipeline:
                     self._writer.step()
                 for lane in self._lanes:
                     lane.finish_now()
+                    if self._state is _State.CLOSED:
+                        lane.release()
                 self.intake.release_waiters()
             finally:
                 self._draining = False

@@ -66,14 +66,20 @@ class Reading:
     Args:
         batch: records of one producer and their marks; may be empty.
         position: acknowledge it when the batch is safe; None when there was nothing.
-        expired: records that were too old to be given out.
-        unreadable: records that were lost to damage.
+        producer: of the records, the expired ones included.
+        newest: number of the newest expired one.
+        expired: records that were too old to be given out; given up with the position.
+        foreign: records of a version that is not understood; given up with the position.
+        damaged: records that were lost to damage; told once.
     """
 
     batch: Batch
     position: Position | None = None
+    producer: str = ""
+    newest: int = 0
     expired: int = 0
-    unreadable: int = 0
+    foreign: int = 0
+    damaged: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,23 +241,44 @@ class Spool:
         own = self._own_stream()
         return Writing(kept, Position(own.path.name, own.segments.append(payloads)), tuple(refused))
 
+    @_locked
+    def put_first(self, batches: Sequence[Batch]) -> None:
+        """Put the batches, which are older, before everything else; they are given out next, after :meth:`rewind`.
+
+        Raises:
+            OSError: the disk is full or cannot be written; nothing of the batches is there.
+        """
+        payloads: list[tuple[bool, bytes]] = []
+        for batch in batches:
+            payloads += [(True, line) for line in json_lines(batch.records)]
+            payloads += [(False, mark_line(mark)) for mark in batch.marks]
+        if not payloads:
+            return
+        stream = self._new_stream(_begun(self._streams[0]) - 1 if self._streams else self._clock.time_ns())
+        try:
+            stream.segments.append(payloads)
+        except BaseException:
+            stream.remove()
+            raise
+        self._streams.insert(0, stream)
+
     def _own_stream(self) -> _Stream:
         own = self._own
         if own is None or not own.path.is_dir():
-            make_private(self.directory)
             # The wall clock may have been set back; the new stream is behind those we hold all the same.
-            newest = int(self._streams[-1].path.name.partition("-")[0]) if self._streams else 0
-            begun = max(self._clock.time_ns(), newest + 1)
-            path = self.directory / f"{begun:020d}-{os.urandom(4).hex()}-{self._origin}"
-            with exclusively(
-                self.directory, _LOCK_TIMEOUT
-            ) as gained:  # nobody may adopt it before it is claimed
-                if not gained:
-                    raise TimeoutError(f"{self.directory} is locked by another process")
-                path.mkdir(mode=0o700)
-                own = self._own = _Stream(path, self._segments(path), Claim.take(path))
+            newest = _begun(self._streams[-1]) if self._streams else 0
+            own = self._own = self._new_stream(max(self._clock.time_ns(), newest + 1))
             self._streams.append(own)
         return own
+
+    def _new_stream(self, begun: int) -> _Stream:
+        make_private(self.directory)
+        path = self.directory / f"{begun:020d}-{os.urandom(4).hex()}-{self._origin}"
+        with exclusively(self.directory, _LOCK_TIMEOUT) as gained:  # nobody may adopt it before it is claimed
+            if not gained:
+                raise TimeoutError(f"{self.directory} is locked by another process")
+            path.mkdir(mode=0o700)
+            return _Stream(path, self._segments(path), Claim.take(path))
 
     def _segments(self, path: Path) -> Segments:
         return Segments(
@@ -267,29 +294,31 @@ class Spool:
         """
         entries, self._left = self._left, []
         stream = entries[0][0] if entries else None
+        damaged = 0
         if stream is None:
             for stream in tuple(self._streams):
                 entries = [(stream, entry) for entry in stream.segments.read(limit)]
                 if entries:
                     break
+                damaged += stream.new_damage()
                 self._end_if_done(stream)
         elif len(entries) < limit:
             entries += [(stream, entry) for entry in stream.segments.read(limit - len(entries))]
-        unreadable = sum(each.new_damage() for each in self._streams)
+        damaged += sum(each.new_damage() for each in self._streams)
         if not entries or stream is None:
-            return Reading(Batch(()), None, 0, unreadable)
+            return Reading(Batch(()), damaged=damaged)
         records: list[Record] = []
         marks: list[Mark] = []
-        producer, expired, last = None, 0, 0
+        producer, newest, expired, foreign, last = "", 0, 0, 0, 0
         oldest = self._clock.time_ns() - int(self._max_age * 1e9)
         for index, (_, entry) in enumerate(entries):
             try:
                 found = self._decoder.from_json(entry.payload) if entry.counted else mark_of(entry.payload)
             except ValueError:  # written by another version; the checksum is right, so it is no damage
-                unreadable += entry.counted
+                foreign += entry.counted
                 last = entry.id
                 continue
-            if producer not in (None, found.producer):
+            if producer not in ("", found.producer):
                 self._left = entries[index:]
                 break
             last, producer = entry.id, found.producer
@@ -297,9 +326,11 @@ class Spool:
                 marks.append(found)
             elif found.time_ns < oldest:
                 expired += 1
+                newest = found.seq
             else:
                 records.append(found)
-        return Reading(Batch(records, marks), Position(stream.path.name, last), expired, unreadable)
+        position = Position(stream.path.name, last)
+        return Reading(Batch(records, marks), position, producer, newest, expired, foreign, damaged)
 
     @_locked
     def acknowledge(self, position: Position) -> None:
@@ -343,6 +374,10 @@ class Spool:
             else:
                 stream.close()
         self._streams, self._own = [], None
+
+
+def _begun(stream: _Stream) -> int:
+    return int(stream.path.name.partition("-")[0])
 
 
 class _Stream:

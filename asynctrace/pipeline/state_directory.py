@@ -40,6 +40,10 @@ class StateDirectory:
         for candidate in self._candidates:
             if _is_usable(candidate):
                 return candidate / kind / key
+        return None
+
+    def complain(self) -> None:
+        """Say, once a minute, that there is something to keep and nothing to keep it in."""
         if self._candidates:
             diagnostics.say(
                 logging.WARNING,
@@ -47,7 +51,6 @@ class StateDirectory:
                 "no state directory can be written (%s): what cannot be delivered stays in memory",
                 ", ".join(map(str, self._candidates)),
             )
-        return None
 
     def existing(self, kind: str) -> list[Path]:
         """The directories of all lanes of that kind (``spool`` or ``dead``), in all candidates."""

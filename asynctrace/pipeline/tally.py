@@ -67,9 +67,15 @@ class Tally:
         dropped = ended.last - ended.first + 1 - admitted - ended.filtered
         return Mark(self._producer, ended.first, ended.last, admitted, ended.filtered, dropped)
 
-    def lost(self, last: int, count: int) -> None:
-        """So many records up to that number were given out but are not in the store and never will be."""
-        self._owe(Mark(self._producer, last + 1, last, admitted=-count, dropped=count))
+    def lost(self, last: int, count: int, producer: str | None = None) -> None:
+        """So many records up to that number were given out but are not in the store and never will be.
+
+        Args:
+            last: the highest of their numbers.
+            count: how many.
+            producer: whose, when it was another process.
+        """
+        self._owe(Mark(producer or self._producer, last + 1, last, admitted=-count, dropped=count))
 
     def not_stored(self, marks: tuple[Mark, ...]) -> None:
         """The batch that carried these marks failed; they are owed to the next one."""
@@ -95,6 +101,8 @@ class Tally:
 
 
 def _join(one: Mark, other: Mark) -> Mark | None:
+    if one.producer != other.producer:
+        return None
     if other.first == one.last + 1 <= other.last + 1:
         first, last = one.first, other.last
     elif other.first == other.last + 1 and one.first <= other.last <= one.last:

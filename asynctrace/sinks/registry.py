@@ -108,6 +108,13 @@ def is_readable(url: str) -> bool:
     return scheme is not None and scheme.reader is not None
 
 
+def path_of(url: str) -> str | None:
+    """The absolute path that the URL writes to; None when that is no place in the file system."""
+    parts = _parse(url)
+    scheme = _scheme(parts)
+    return os.path.abspath(parts.target) if scheme is not None and scheme.takes_path else None
+
+
 def canonical_url(url: str) -> str:
     """The same text for URLs that mean the same sink; the key under which pipelines are shared."""
     parts = _parse(url)

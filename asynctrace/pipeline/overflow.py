@@ -1,0 +1,241 @@
+"""The Overflow: a lane's side of its spool, as the home loop sees it.
+
+While it is ``active``, what the lane delivers comes from the disk, and newcomers go to the disk behind it: that keeps
+the order. Blocking calls are made by a thread of its own, one at a time; what they gave is taken on the home loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as LateError
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from asynctrace.pipeline.backlog import Load, Waiter
+from asynctrace.pipeline.spool import Adopted, Position, Reading, Spool, Writing
+from asynctrace.worker import Worker
+
+PATIENCE = 1.0
+"""Seconds that the end of a loop or of the process waits for a call that the thread is in."""
+
+
+class Overflow:
+    """What of one lane is on disk, and what is on its way there or back.
+
+    Args:
+        spool: the lane's.
+        worker: the lane's thread for blocking calls.
+    """
+
+    def __init__(self, spool: Spool, worker: Worker) -> None:
+        self.active = False
+        self.spooled = 0
+        self.adopted = 0
+        self.replayed = 0
+        self.writing: Load | None = None  # on its way to the disk
+        self._spool = spool
+        self._worker = worker
+        self._write: Future[Writing] | None = None
+        self._read: Future[Reading] | None = None
+        self._adoption: Future[Adopted] | None = None
+        self._looked = False
+        self._told_through: Position | None = None
+        self._delivered: Position | None = None  # to be acknowledged with the next reading
+        self._waiters: deque[tuple[Position, list[Waiter]]] = deque()
+        self._newest: Position | None = None
+
+    # -- from dead processes ---------------------------------------------------------------------------------
+
+    async def adopt(self) -> Adopted:
+        """Take over what dead processes left, once; when there is nothing, after one look at the disk.
+
+        Raises:
+            OSError: the spool cannot be read.
+        """
+        if self._looked or not self._spool.is_there():
+            self._looked = True
+            return Adopted()
+        if self._adoption is None:
+            self._adoption = self._worker.submit(self._spool.adopt)
+        await _ended(self._adoption)
+        self._looked = True
+        return self._take_adopted()
+
+    def _take_adopted(self) -> Adopted:
+        adoption, self._adoption = self._adoption, None
+        if adoption is None:  # taken by who ended the loop meanwhile
+            return Adopted()
+        found = adoption.result()
+        self.adopted += found.adopted
+        self.replayed += found.replayed
+        self.spooled += found.adopted + found.replayed
+        self.active = self.active or not self._spool.exhausted
+        return found
+
+    # -- to the disk -----------------------------------------------------------------------------------------
+
+    def write(self, load: Load, then: Callable[[], None]) -> None:
+        """Have the load written behind everything else; ``then`` is called in the thread, to say that it ended."""
+        self.active = True
+        self.writing = load
+        with suppress(RuntimeError):  # no thread starts any more: it stays here until the end, which is near
+            self._write = self._worker.submit(self._spool.append, load.batch)
+            self._write.add_done_callback(lambda _: then())
+
+    def written(self) -> tuple[Load, Writing | Exception] | None:
+        """The load whose writing ended, and how; None while it goes on or when there is none."""
+        load, write = self.writing, self._write
+        if load is None or write is None or not write.done():
+            return None
+        self.writing = self._write = None
+        try:
+            writing = write.result()
+        except Exception as error:
+            return load, error
+        self._keep(load, writing)
+        return load, writing
+
+    def _keep(self, load: Load, writing: Writing) -> None:
+        self.spooled += writing.kept
+        self._newest = writing.position or self._newest
+        if load.waiters and self._newest is not None:
+            self._waiters.append((self._newest, load.waiters))
+            load.waiters = []
+
+    async def until_written(self) -> None:
+        """Wait for the writing that is going on."""
+        if self._write is not None:
+            await _ended(self._write)
+
+    # -- back from the disk ----------------------------------------------------------------------------------
+
+    async def read(self, limit: int) -> Reading:
+        """The next batch, after what was delivered has been acknowledged.
+
+        Cancelled, it gives the same batch when it is called again.
+
+        Raises:
+            OSError: the spool cannot be read.
+        """
+        if self._read is None:
+            self._read = self._worker.submit(self._acknowledge_and_read, limit)
+        await _ended(self._read)
+        done, self._read = self._read, None
+        reading = done.result()
+        self.spooled -= reading.damaged
+        if reading.position is not None and not self._told(reading.position):
+            self._told_through = reading.position
+            self.spooled -= reading.expired + reading.foreign
+            return reading
+        return replace(reading, expired=0, foreign=0)
+
+    def _told(self, position: Position) -> bool:
+        """Whether what was given up before that position has been counted: it was read before a rewind."""
+        return self._told_through is not None and _reached(position, self._told_through)
+
+    def _acknowledge_and_read(self, limit: int) -> Reading:
+        self._acknowledge()
+        return self._spool.read(limit)
+
+    def _acknowledge(self) -> None:
+        delivered = self._delivered
+        if delivered is not None:
+            self._spool.acknowledge(delivered)
+            if self._delivered is delivered:
+                self._delivered = None
+
+    def settle(self, load: Load, count: int) -> list[Waiter]:
+        """So many records of the load are safe, dead or dropped; who waited for it and all before."""
+        self.spooled -= count
+        if load.position is None:
+            return []
+        self._delivered = load.position
+        waiters: list[Waiter] = []
+        while self._waiters and _reached(self._waiters[0][0], load.position):
+            waiters += self._waiters.popleft()[1]
+        return waiters
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def put_away(
+        self, older: Sequence[Load], newer: Sequence[Load]
+    ) -> list[tuple[Load, Writing | Exception]]:
+        """Write down what is left in memory, with plain blocking calls; what was not acknowledged will come again.
+
+        Args:
+            older: loads that belong before everything on disk.
+            newer: loads that belong behind it.
+
+        Returns:
+            Each load and what became of it.
+        """
+        outcomes: list[tuple[Load, Writing | Exception]] = []
+        for future in (self._adoption, self._read, self._write):
+            if future is not None:
+                with suppress(LateError, Exception):  # what it gave is looked at below, and by `written`
+                    future.result(PATIENCE)
+        with suppress(Exception):
+            self._take_adopted()
+        self._read = None
+        if (ended := self.written()) is not None:
+            outcomes.append(ended)
+        elif self.writing is not None:
+            newer = [self.writing, *newer]  # the thread hangs, or the interpreter has stopped it
+            self.writing = self._write = None
+        try:
+            self._acknowledge()
+            self._spool.rewind()
+            self._spool.put_first([load.batch for load in older])
+        except OSError as error:
+            outcomes += [(load, error) for load in older]
+        else:
+            for load in older:
+                outcomes.append((load, Writing(len(load.batch), None)))
+                self.spooled += len(load.batch)
+        for load in newer:
+            try:
+                writing = self._spool.append(load.batch)
+            except OSError as error:
+                outcomes.append((load, error))
+            else:
+                self._keep(load, writing)
+                outcomes.append((load, writing))
+        self.active = self.active or self.spooled > 0
+        return outcomes
+
+    def take_waiters(self) -> list[Waiter]:
+        """Everybody who waits for what is on disk: it is safe there, and nobody delivers it now."""
+        waiters = [waiter for _, waiting in self._waiters for waiter in waiting]
+        self._waiters.clear()
+        return waiters
+
+    def release(self) -> None:
+        """Let other lanes and processes adopt what is on disk.
+
+        Raises:
+            OSError: the spool does not answer.
+        """
+        self._acknowledge()
+        self._spool.close()
+        self.active = False
+
+
+def _reached(wanted: Position, position: Position) -> bool:
+    return (wanted.stream, wanted.id) <= (
+        position.stream,
+        position.id,
+    )  # streams are named by when they were begun
+
+
+async def _ended(future: Future[Any]) -> None:
+    """Wait until the call ended; a cancellation leaves it running, for it cannot be taken back."""
+    while not future.done():
+        waiting = asyncio.wrap_future(future)
+        waiting.add_done_callback(
+            lambda ended: ended.cancelled() or ended.exception()
+        )  # who takes it, raises it
+        await asyncio.wait({waiting})

@@ -1,0 +1,302 @@
+"""What a sink does not take waits on disk, across restarts, in order; the ledger says where every record is."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from lane_kit import GateSink, Outcome, ScriptedSink, auntil
+
+import asynctrace
+from asynctrace import (
+    Batch,
+    Kind,
+    LaneOptions,
+    LaneStats,
+    PartialWriteError,
+    PermanentSinkError,
+    Rejection,
+    RetryPolicy,
+    Trace,
+    TransientSinkError,
+)
+from asynctrace.pipeline.dead_letters import DeadLetters
+from asynctrace.pipeline.spool import look
+
+pytestmark = pytest.mark.anyio
+
+REMOTE = LaneOptions(
+    max_records=100,
+    short=100,
+    high_water=200,
+    when_full="spill",
+    retry=RetryPolicy(base=0.001, ceiling=0.002),
+)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("ASYNCTRACE_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("ASYNCTRACE_CLOSE_TIMEOUT", "0.1")
+    return tmp_path / "state"
+
+
+class Remote(ScriptedSink):
+    """A remote destination that says where it is, so that the next start knows it again."""
+
+    def __init__(self, script: Iterable[Outcome] = (), *, up: bool = True) -> None:
+        super().__init__(script)
+        self.up = up
+
+    def __repr__(self) -> str:
+        return "<Remote test://host>"
+
+    async def write(self, batch: Batch) -> None:
+        if not self.up:
+            raise TransientSinkError("nobody there")
+        await super().write(batch)
+
+    @property
+    def keys(self) -> list[tuple[str, int]]:
+        return [(record.producer, record.seq) for record in self.records]
+
+
+class GatedRemote(GateSink, Remote):
+    """The same, not answering while its gate is shut."""
+
+
+async def record(sink: Remote, first: int, count: int, options: LaneOptions = REMOTE) -> LaneStats:
+    """One process's life: a run of so many messages; the lane's page at its end."""
+    async with Trace("run", sinks=[(sink, options)]) as trace:
+        pipeline = trace.pipeline
+        for number in range(first, first + count):
+            trace.info(str(number))
+        if sink.up:
+            await trace.aflush()
+    return page(pipeline)
+
+
+def page(pipeline: asynctrace.Pipeline) -> LaneStats:
+    (lane,) = pipeline.stats().lanes
+    assert lane.balanced, lane
+    return lane
+
+
+def texts(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+def spooled(state: Path) -> int:
+    return sum(look(path).records for path in (state / "spool").iterdir())
+
+
+# -- down at exit, back at the next start --------------------------------------------------------------------
+
+
+async def test_down_at_exit_and_back_at_the_next_start(state: Path) -> None:
+    before = await record(Remote(up=False), 0, 500)
+    assert (before.spooled, before.delivered, before.lost) == (502, 0, 0)
+
+    back = Remote()
+    after = await record(back, 500, 100)
+
+    assert back.messages == texts(600)
+    assert len(set(back.keys)) == len(back.keys) == 604
+    assert (after.adopted, after.delivered, after.spooled, after.emitted) == (502, 604, 0, 102)
+    assert spooled(state) == 0
+
+
+async def test_down_for_several_starts(state: Path) -> None:
+    for start in range(5):
+        stats = await record(Remote(up=False), start * 50, 50)
+        assert stats.spooled == (start + 1) * 52
+        assert stats.adopted == start * 52
+    back = Remote()
+    await record(back, 250, 50)
+    assert back.messages == texts(300)
+    assert len(set(back.keys)) == len(back.keys)
+
+
+async def test_marks_wait_with_their_records_and_come_once(state: Path) -> None:
+    await record(Remote(up=False), 0, 30)
+    back = Remote()
+    await record(back, 30, 30)
+    by_producer: dict[str, int] = {}
+    for mark in back.marks:
+        by_producer[mark.producer] = by_producer.get(mark.producer, 0) + mark.admitted
+    assert sorted(by_producer.values()) == [32, 32]
+
+
+def test_without_an_event_loop_of_its_own(state: Path) -> None:
+    with Trace("run", sinks=[(Remote(up=False), REMOTE)]) as trace:
+        trace.info("0")
+    back = Remote()
+    with Trace("run", sinks=[(back, REMOTE)]) as trace:
+        trace.info("1")
+    assert back.messages == ["0", "1"]
+
+
+PROGRAM = """
+import sys, os
+from test_undelivered import REMOTE, Remote
+from asynctrace import Trace
+trace = Trace("run", sinks=[(Remote(up=False), REMOTE)]).__enter__()
+for number in range(100):
+    trace.info(str(number))
+if sys.argv[1] == "raise":
+    raise KeyError("on purpose")
+"""
+
+
+@pytest.mark.parametrize("end", ["exit", "raise"])
+def test_at_the_exit_of_a_program_that_closes_nothing(state: Path, end: str) -> None:
+    path = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {path!r}\n{PROGRAM}", end],
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    assert ("KeyError" in done.stderr) == (end == "raise"), done.stderr
+    back = Remote()
+    asyncio.run(record(back, 100, 5))
+    assert back.messages == texts(105)
+
+
+# -- while it runs -------------------------------------------------------------------------------------------
+
+
+async def test_a_sink_that_stands_still_fills_the_disk_and_not_the_memory(state: Path) -> None:
+    sink = GatedRemote()
+    async with Trace("run", sinks=[(sink, REMOTE)]) as trace:
+        for number in range(10_000):
+            trace.info(str(number))
+            if number % 500 == 499:
+                await asyncio.sleep(0)
+        await auntil(lambda: page(trace.pipeline).spooled > 9_000)
+        during = page(trace.pipeline)
+        sink.gate.set()
+        await trace.aflush()
+        pipeline = trace.pipeline
+        assert sink.messages == texts(10_000)
+    assert during.pending < 1_000
+    assert (page(pipeline).delivered, page(pipeline).lost) == (10_002, 0)
+    assert len(set(sink.keys)) == len(sink.keys)
+    assert spooled(state) == 0
+
+
+async def test_a_flush_waits_until_the_sink_has_what_is_on_disk(state: Path) -> None:
+    sink = GatedRemote()
+    async with Trace("run", sinks=[(sink, REMOTE)]) as trace:
+        for number in range(1_000):
+            trace.info(str(number))
+        await auntil(lambda: page(trace.pipeline).spooled)
+        flush = asyncio.ensure_future(trace.aflush())
+        await asyncio.sleep(0)
+        assert not flush.done()
+        sink.gate.set()
+        await flush
+        assert sink.messages == texts(1_000)
+
+
+async def test_without_room_on_disk_the_rest_is_counted(state: Path) -> None:
+    from dataclasses import replace
+
+    small = replace(REMOTE, spool_max_bytes=20_000)
+    stats = await record(Remote(up=False), 0, 500, small)
+    assert 0 < stats.spooled < 60
+    assert stats.dropped == {"spool full": 502 - stats.spooled}
+
+
+async def test_no_state_directory_that_can_be_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ASYNCTRACE_STATE_DIR", str(tmp_path / "file" / "state"))
+    monkeypatch.setenv("ASYNCTRACE_CLOSE_TIMEOUT", "0.05")
+    stats = await record(Remote(up=False), 0, 10)
+    assert sum(stats.dropped.values()) == 12
+    said = [entry.message for entry in caplog.records if "no state directory can be written" in entry.message]
+    assert len(said) == 1
+
+
+def test_a_sink_without_a_name_keeps_nothing_for_another(state: Path) -> None:
+    class Nameless(ScriptedSink):
+        async def write(self, batch: Batch) -> None:
+            raise TransientSinkError("nobody there")
+
+    with Trace("run", sinks=[(Nameless(), REMOTE)]) as trace:
+        pipeline = trace.pipeline
+    assert sum(page(pipeline).dropped.values()) == 2
+    assert not state.exists()
+
+
+# -- dead letters --------------------------------------------------------------------------------------------
+
+
+def letters(state: Path) -> DeadLetters:
+    (path,) = (state / "dead").iterdir()
+    return DeadLetters(path)
+
+
+async def test_what_is_rejected_for_good_is_kept_with_the_reason(state: Path) -> None:
+    def third(batch: Batch) -> Exception | None:
+        bad = [i for i, each in enumerate(batch) if each.message == "2"]
+        return PartialWriteError([Rejection(i, "the third is wrong") for i in bad]) if bad else None
+
+    sink = Remote([third] * 9)
+    stats = await record(sink, 0, 5)
+
+    (letter,) = letters(state)
+    assert (stats.dead, stats.delivered) == (1, 6)
+    assert (letter.reason, letter.sink, letter.traceback) == ("the third is wrong", repr(sink), "")
+    assert letter.to_record().message == "2"
+    assert sink.messages == ["0", "1", "3", "4"]
+
+
+async def test_a_surprise_is_kept_with_its_traceback(state: Path) -> None:
+    sink = Remote([ZeroDivisionError("a bug of the sink")] * 3)
+    stats = await record(sink, 0, 5)
+    assert (stats.dead, stats.delivered) == (6, 1), "the end of the run came after the bug"
+    kept = list(letters(state))
+    assert [letter.to_record().message for letter in kept if letter.to_record().kind is Kind.LOG] == texts(5)
+    assert "in write" in kept[0].traceback
+    assert kept[0].traceback.endswith("ZeroDivisionError: a bug of the sink\n")
+
+
+async def test_replayed_letters_are_delivered_at_the_next_start(state: Path) -> None:
+    await record(Remote([PermanentSinkError("no such table")]), 0, 5)
+    (directory,) = (state / "dead").iterdir()
+    assert letters(state).replay(state / "spool" / directory.name) == 6
+
+    back = Remote()
+    stats = await record(back, 5, 5)
+
+    assert back.messages == texts(10)
+    assert (stats.replayed, stats.adopted, stats.delivered) == (6, 0, 13)
+    assert list(letters(state)) == []
+
+
+async def test_what_dies_on_its_way_back_from_disk_is_taken_off_the_disk(state: Path) -> None:
+    await record(Remote(up=False), 0, 5)
+    stats = await record(Remote([PermanentSinkError("no such table")]), 5, 5)
+    assert (stats.adopted, stats.dead, stats.spooled) == (7, 7, 0)
+    assert spooled(state) == 0
+    assert len(list(letters(state))) == 7
+
+
+def test_only_the_owner_can_read_what_is_kept(state: Path) -> None:
+    asyncio.run(record(Remote([PermanentSinkError("no")]), 0, 1))
+    asyncio.run(record(Remote(up=False), 0, 1))
+    assert {path.stat().st_mode & 0o77 for path in [state, *state.rglob("*")]} == {0}
+    line = next(path for path in state.rglob("*.jsonl")).read_text().splitlines()[0]
+    assert json.loads(line)["record"]["run_id"] == "run"
