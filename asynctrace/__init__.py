@@ -76,6 +76,14 @@ if TYPE_CHECKING:
     from asynctrace.reading import open_store as open_store
     from asynctrace.span import Span as Span
     from asynctrace.trace import Trace as Trace
+    from asynctrace.undelivered import RejectedRecord as RejectedRecord
+    from asynctrace.undelivered import SpoolStats as SpoolStats
+    from asynctrace.undelivered import areplay_spools as areplay_spools
+    from asynctrace.undelivered import dead_letters as dead_letters
+    from asynctrace.undelivered import purge_dead_letters as purge_dead_letters
+    from asynctrace.undelivered import purge_spools as purge_spools
+    from asynctrace.undelivered import replay_dead_letters as replay_dead_letters
+    from asynctrace.undelivered import spools as spools
     from asynctrace.verifying import Verdict as Verdict
     from asynctrace.verifying import Verification as Verification
     from asynctrace.verifying import averify as averify
@@ -111,6 +119,10 @@ _WHERE = {
     "span": "Span",
     "trace": "Trace",
     "decorators": "traced",
+    "undelivered": (
+        "RejectedRecord SpoolStats areplay_spools dead_letters purge_dead_letters purge_spools "
+        "replay_dead_letters spools"
+    ),
     "verifying": "Verdict Verification averify verify",
 }
 _MODULES = {name: f"asynctrace.{module}" for module, names in _WHERE.items() for name in names.split()}

@@ -301,6 +301,15 @@ def state_directory(sinks: Iterable[SinkLike], values: Settings) -> StateDirecto
     return StateDirectory([*beside[:1], Path(values.state_home) / "asynctrace"])
 
 
+def make_pipeline(values: Settings) -> Pipeline:
+    """A pipeline of its own for the sinks that the settings name, shared with nobody.
+
+    Raises:
+        ConfigurationError: the URL of a sink cannot be used.
+    """
+    return _make_pipeline(values.sinks, values)
+
+
 def _make_pipeline(sinks: Iterable[SinkLike], values: Settings) -> Pipeline:
     lanes = [make_lane(sink, values) for sink in sinks]
     if codec.limits().max_text != values.max_text:

@@ -42,6 +42,7 @@ ROOMS = {
     "decorators": "trace",
     "executors": "trace",
     "reading": "trace",
+    "undelivered": "trace",
     "verifying": "trace",
     "exposition": "trace",
     "api": "trace",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from asynctrace.cli.dead import dead
 from asynctrace.cli.demo import demo
 from asynctrace.cli.options import make_app, run_app
 from asynctrace.cli.runs import runs
 from asynctrace.cli.show import show
+from asynctrace.cli.spool import spool
 from asynctrace.cli.stats import stats
 from asynctrace.cli.tail import tail
 from asynctrace.cli.verify import verify
@@ -19,6 +21,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "tail": tail,
     "stats": stats,
     "verify": verify,
+    "spool": spool,
+    "dead": dead,
 }
 
 

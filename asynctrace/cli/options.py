@@ -84,6 +84,24 @@ VerifiedStore = Annotated[
 Once = Annotated[bool, typer.Option("--once", help="A record that is stored twice is a failure, too.")]
 
 
+SpoolAction = Annotated[
+    str, typer.Argument(metavar="[ls|replay|purge]", help="List (the default), deliver now, or delete.")
+]
+DeadAction = Annotated[
+    str,
+    typer.Argument(
+        metavar="[ls|show|replay|purge]", help="Count (the default), list each, deliver again, or delete."
+    ),
+]
+Lane = Annotated[
+    str | None,
+    typer.Argument(metavar="[LANE]", help="Of this destination only, as `ls` names it.", show_default=False),
+]
+Timeout = Annotated[
+    float, typer.Option("--timeout", metavar="SECONDS", min=0.1, help="A replay takes no longer.")
+]
+
+
 def _tell_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"asynctrace {asynctrace.__version__}")

@@ -452,6 +452,10 @@ class Pipeline:
     ) -> None:
         self.close()
 
+    def start(self) -> None:
+        """Begin without a record: what earlier processes left is delivered."""
+        self._start()
+
     def settle_on(self, loop: asyncio.AbstractEventLoop) -> None:
         """Make that loop the home, if the pipeline has none yet.
 
