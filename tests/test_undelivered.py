@@ -300,3 +300,76 @@ def test_only_the_owner_can_read_what_is_kept(state: Path) -> None:
     assert {path.stat().st_mode & 0o77 for path in [state, *state.rglob("*")]} == {0}
     line = next(path for path in state.rglob("*.jsonl")).read_text().splitlines()[0]
     assert json.loads(line)["record"]["run_id"] == "run"
+
+
+# -- faults --------------------------------------------------------------------------------------------------
+
+REPLAYER = """
+import asyncio, sys
+import test_undelivered
+from test_undelivered import REMOTE
+from asynctrace import Trace
+class Remote(test_undelivered.Remote):
+    async def write(self, batch):
+        for record in batch:
+            print(record.producer, record.seq, flush=True)
+        await asyncio.sleep(0.001)
+async def main():
+    async with Trace("run", sinks=[(Remote(), REMOTE)]) as trace:
+        trace.info("new")
+        await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 150, 1_001])
+def test_killed_while_replaying_nothing_is_lost_and_at_most_a_batch_comes_twice(
+    state: Path, lines: int
+) -> None:
+    asyncio.run(record(Remote(up=False), 0, 2_000))
+    path = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {path!r}\n{REPLAYER}"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    told = [process.stdout.readline() for _ in range(lines)]
+    process.kill()
+    told += process.stdout.readlines()
+    process.stdout.close()
+    process.wait(timeout=20)
+    first = {(producer, int(seq)) for producer, seq in (line.split() for line in told)}
+
+    back = Remote()
+    asyncio.run(record(back, 2_000, 1))
+
+    old = [each for each in back.records if each.producer == back.records[0].producer]
+    assert [each.seq for each in old] == list(range(old[0].seq, 2_003)), "in order, up to the last"
+    assert first.union(back.keys) >= {(old[0].producer, seq) for seq in range(1, 2_003)}
+    assert len(first.intersection(back.keys)) <= 2 * REMOTE.max_records
+
+
+async def test_a_disk_that_is_full_loses_nothing_that_fits_elsewhere(
+    state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import resource
+    import signal
+
+    sink = GatedRemote()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))  # no file, so no segment, gets longer
+    try:
+        async with Trace("run", sinks=[(sink, REMOTE)]) as trace:
+            pipeline = trace.pipeline
+            for number in range(3_000):
+                trace.info(str(number))
+            await auntil(lambda: "the spool takes nothing" in caplog.text)
+            sink.gate.set()
+            await trace.aflush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert sink.messages == texts(3_000)
+    assert page(pipeline).lost == 0
