@@ -24,6 +24,7 @@ from asynctrace import (
     TransientSinkError,
 )
 from asynctrace.pipeline.dead_letters import DeadLetters
+from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.spool import look
 
 pytestmark = pytest.mark.anyio
@@ -37,15 +38,16 @@ REMOTE = LaneOptions(
 )
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
+    return "asyncio", {"use_uvloop": request.param}
 
 
 @pytest.fixture
 def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("ASYNCTRACE_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("ASYNCTRACE_CLOSE_TIMEOUT", "0.1")
+    diagnostics._last.clear()  # what was said in another test may be said again
     return tmp_path / "state"
 
 
@@ -175,7 +177,10 @@ def test_at_the_exit_of_a_program_that_closes_nothing(state: Path, end: str) -> 
 # -- while it runs -------------------------------------------------------------------------------------------
 
 
-async def test_a_sink_that_stands_still_fills_the_disk_and_not_the_memory(state: Path) -> None:
+async def test_a_sink_that_stands_still_fills_the_disk_and_not_the_memory(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASYNCTRACE_CLOSE_TIMEOUT", "10")
     sink = GatedRemote()
     async with Trace("run", sinks=[(sink, REMOTE)]) as trace:
         for number in range(10_000):
@@ -220,6 +225,7 @@ async def test_without_room_on_disk_the_rest_is_counted(state: Path) -> None:
 async def test_no_state_directory_that_can_be_written(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    diagnostics._last.clear()
     (tmp_path / "file").touch()
     monkeypatch.setenv("ASYNCTRACE_STATE_DIR", str(tmp_path / "file" / "state"))
     monkeypatch.setenv("ASYNCTRACE_CLOSE_TIMEOUT", "0.05")
@@ -324,7 +330,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("lines", [1, 150, 1_001])
 def test_killed_while_replaying_nothing_is_lost_and_at_most_a_batch_comes_twice(
-    state: Path, lines: int
+    state: Path, lines: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asyncio.run(record(Remote(up=False), 0, 2_000))
     path = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
@@ -341,6 +347,7 @@ def test_killed_while_replaying_nothing_is_lost_and_at_most_a_batch_comes_twice(
     process.wait(timeout=20)
     first = {(producer, int(seq)) for producer, seq in (line.split() for line in told)}
 
+    monkeypatch.setenv("ASYNCTRACE_CLOSE_TIMEOUT", "10")
     back = Remote()
     asyncio.run(record(back, 2_000, 1))
 
