@@ -883,9 +883,7 @@ def test_a_failing_sink_never_reaches_the_caller_by_default(sink: MemorySink) ->
     assert [record.message for record in logs(sink)] == ["x"]
 
 
-def test_unless_asked_to_raise_what_is_not_safe(
-    sink: MemorySink, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unless_asked_to_raise_what_is_not_safe(sink: MemorySink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASYNCTRACE_SPOOL_MAX_BYTES", "0")  # what waits on disk is safe
 
     async def main() -> None:
