@@ -194,7 +194,7 @@ async def test_a_sink_that_stands_still_fills_the_disk_and_not_the_memory(
         pipeline = trace.pipeline
         assert sink.messages == texts(10_000)
     assert during.pending < 1_000
-    assert (page(pipeline).delivered, page(pipeline).lost) == (10_002, 0)
+    assert (page(pipeline).delivered, page(pipeline).lost) == (10_002, 0), page(pipeline)
     assert len(set(sink.keys)) == len(sink.keys)
     assert spooled(state) == 0
 

@@ -352,6 +352,7 @@ class Lane:
         if overflow is None or not overflow.active:
             self._hand.append(self._cut())
             return
+        newest = overflow.newest
         try:
             reading = await overflow.read(self.options.max_records)
         except Exception as error:
@@ -373,7 +374,7 @@ class Lane:
         elif self._unwritten is not None:
             self._hand.append(self._unwritten)
             self._unwritten = None
-        else:
+        elif overflow.newest is newest:  # else something was written behind what was read
             overflow.active = False
 
     def _drop(self, count: int, reason: str, newest: int, producer: str) -> None:

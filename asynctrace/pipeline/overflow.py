@@ -46,7 +46,7 @@ class Overflow:
         self._told_through: Position | None = None
         self._delivered: Position | None = None  # to be acknowledged with the next reading
         self._waiters: deque[tuple[Position, list[Waiter]]] = deque()
-        self._newest: Position | None = None
+        self.newest: Position | None = None
 
     # -- from dead processes ---------------------------------------------------------------------------------
 
@@ -101,9 +101,9 @@ class Overflow:
 
     def _keep(self, load: Load, writing: Writing) -> None:
         self.spooled += writing.kept
-        self._newest = writing.position or self._newest
-        if load.waiters and self._newest is not None:
-            self._waiters.append((self._newest, load.waiters))
+        self.newest = writing.position or self.newest
+        if load.waiters and self.newest is not None:
+            self._waiters.append((self.newest, load.waiters))
             load.waiters = []
 
     async def until_written(self) -> None:
