@@ -36,20 +36,25 @@ def caller() -> FrameType | None:
         return None
 
 
-def _recorder(level: Level) -> Any:
+def _recorder(level: Level, long_way: str, result: Awaited | None) -> Any:
+    """The method for one level in one colour; the two differ in what they give back.
+
+    Args:
+        level: the level.
+        long_way: the name of the method for unusual calls.
+        result: what a usual call gives back.
+    """
     number = int(level)
 
-    def record(self: Emitter, message: object, /, *args: object, **fields: Any) -> None:
+    def record(self: Emitter, message: object, /, *args: object, **fields: Any) -> Any:
         intake = self._intake
         if args or type(message) is not str or "exc_info" in fields or len(intake.records) >= intake.limit:
-            return self._emit(number, message, args, fields, caller())
+            return getattr(self, long_way)(number, message, args, fields, caller())
         try:
             payload = pack(fields) if fields else None
             frame = _getframe(1)
-        except (
-            BaseException
-        ) as error:  # the long way round takes every value; an interrupt goes on afterwards
-            return self._emit(number, message, args, fields, caller(), interrupt=error)
+        except BaseException as error:  # the long way takes every value; an interrupt goes on afterwards
+            return getattr(self, long_way)(number, message, args, fields, caller(), interrupt=error)
         intake.append(
             RawRecord(
                 time_ns(),
@@ -66,40 +71,7 @@ def _recorder(level: Level) -> Any:
         )
         if not intake.pending:
             intake.wake()
-        return None
-
-    return record
-
-
-def _awaitable_recorder(level: Level) -> Any:
-    number = int(level)
-
-    def record(self: Emitter, message: object, /, *args: object, **fields: Any) -> Awaited:
-        intake = self._intake
-        if args or type(message) is not str or "exc_info" in fields or len(intake.records) >= intake.limit:
-            return self._aemit(number, message, args, fields, caller())
-        try:
-            payload = pack(fields) if fields else None
-            frame = _getframe(1)
-        except BaseException as error:
-            return self._aemit(number, message, args, fields, caller(), interrupt=error)
-        intake.append(
-            RawRecord(
-                time_ns(),
-                number,
-                self._context,
-                self._here(),
-                message,
-                payload,
-                frame.f_code,
-                frame.f_lasti,
-                get_ident(),
-                0,
-            )
-        )
-        if not intake.pending:
-            intake.wake()
-        return DONE
+        return result
 
     return record
 
@@ -152,16 +124,16 @@ class Emitter:
             """As :meth:`critical`; awaiting it waits for room."""
 
     else:
-        debug = _recorder(Level.DEBUG)
-        info = _recorder(Level.INFO)
-        warning = _recorder(Level.WARNING)
-        error = _recorder(Level.ERROR)
-        critical = _recorder(Level.CRITICAL)
-        adebug = _awaitable_recorder(Level.DEBUG)
-        ainfo = _awaitable_recorder(Level.INFO)
-        awarning = _awaitable_recorder(Level.WARNING)
-        aerror = _awaitable_recorder(Level.ERROR)
-        acritical = _awaitable_recorder(Level.CRITICAL)
+        debug = _recorder(Level.DEBUG, "_emit", None)
+        info = _recorder(Level.INFO, "_emit", None)
+        warning = _recorder(Level.WARNING, "_emit", None)
+        error = _recorder(Level.ERROR, "_emit", None)
+        critical = _recorder(Level.CRITICAL, "_emit", None)
+        adebug = _recorder(Level.DEBUG, "_aemit", DONE)
+        ainfo = _recorder(Level.INFO, "_aemit", DONE)
+        awarning = _recorder(Level.WARNING, "_aemit", DONE)
+        aerror = _recorder(Level.ERROR, "_aemit", DONE)
+        acritical = _recorder(Level.CRITICAL, "_aemit", DONE)
 
     def exception(self, message: object, /, *args: object, exc_info: object = True, **fields: Any) -> None:
         """Record at level error with the exception that is being handled.
