@@ -352,7 +352,6 @@ class Lane:
         if overflow is None or not overflow.active:
             self._hand.append(self._cut())
             return
-        newest = overflow.newest
         try:
             reading = await overflow.read(self.options.max_records)
         except Exception as error:
@@ -374,7 +373,7 @@ class Lane:
         elif self._unwritten is not None:
             self._hand.append(self._unwritten)
             self._unwritten = None
-        elif overflow.newest is newest:  # else something was written behind what was read
+        elif not overflow.grew:
             overflow.active = False
 
     def _drop(self, count: int, reason: str, newest: int, producer: str) -> None:

@@ -46,7 +46,8 @@ class Overflow:
         self._told_through: Position | None = None
         self._delivered: Position | None = None  # to be acknowledged with the next reading
         self._waiters: deque[tuple[Position, list[Waiter]]] = deque()
-        self.newest: Position | None = None
+        self._newest: Position | None = None
+        self._newest_at_read: Position | None = None
 
     # -- from dead processes ---------------------------------------------------------------------------------
 
@@ -101,9 +102,9 @@ class Overflow:
 
     def _keep(self, load: Load, writing: Writing) -> None:
         self.spooled += writing.kept
-        self.newest = writing.position or self.newest
-        if load.waiters and self.newest is not None:
-            self._waiters.append((self.newest, load.waiters))
+        self._newest = writing.position or self._newest
+        if load.waiters and self._newest is not None:
+            self._waiters.append((self._newest, load.waiters))
             load.waiters = []
 
     async def until_written(self) -> None:
@@ -122,6 +123,7 @@ class Overflow:
             OSError: the spool cannot be read.
         """
         if self._read is None:
+            self._newest_at_read = self._newest
             self._read = self._worker.submit(self._acknowledge_and_read, limit)
         await _ended(self._read)
         done, self._read = self._read, None
@@ -132,6 +134,11 @@ class Overflow:
             self.spooled -= reading.expired + reading.foreign
             return reading
         return replace(reading, expired=0, foreign=0)
+
+    @property
+    def grew(self) -> bool:
+        """Whether anything was written since the last reading began: it may not have seen that."""
+        return self._newest is not self._newest_at_read
 
     def _told(self, position: Position) -> bool:
         """Whether what was given up before that position has been counted: it was read before a rewind."""
