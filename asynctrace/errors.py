@@ -17,7 +17,7 @@ AsyncTraceError
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -166,8 +166,3 @@ class TraceNotFoundError(StoreError, LookupError):
 
     def __reduce__(self) -> tuple[type[TraceNotFoundError], tuple[str, str]]:
         return type(self), (self.run_id, self.store)
-
-
-def describe(failures: Mapping[str, str]) -> str:
-    """One line out of several named reasons, for diagnostics."""
-    return "; ".join(f"{name}: {reason}" for name, reason in failures.items())

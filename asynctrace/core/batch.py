@@ -81,10 +81,6 @@ class Batch(Sequence[Record]):
             lines += json_lines(part)
         return lines
 
-    def json_lines_now(self) -> list[bytes]:
-        """The same without giving way, for the last-resort write of a loop that is going away."""
-        return json_lines(self.records)
-
     async def slices(self) -> AsyncIterator[tuple[Record, ...]]:
         """Parts of at most :data:`SLICE` records; between two of them the event loop runs."""
         for start in range(0, len(self.records), SLICE):
