@@ -13,6 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from asynctrace.pipeline.lane import LAST_RESORT
+from asynctrace.pipeline.undisturbed import UndisturbedCoroutine, forget, raise_waiting
 
 if TYPE_CHECKING:
     from asynctrace.pipeline.pipeline import Pipeline
@@ -67,8 +68,8 @@ def pipelines() -> list[Pipeline]:
 def create_task(
     coroutine: Coroutine[Any, Any, None], name: str, loop: asyncio.AbstractEventLoop | None = None
 ) -> asyncio.Task[None]:
-    """A task of our own: the end of a loop does not wait for it as for the user's."""
-    task = (loop or asyncio.get_running_loop()).create_task(coroutine, name=name)
+    """A task of our own: the end of a loop does not wait for it as for the user's, nor does Ctrl-C strike in it."""
+    task = (loop or asyncio.get_running_loop()).create_task(UndisturbedCoroutine(coroutine), name=name)
     _own_tasks.add(task)
     return task
 
@@ -97,6 +98,7 @@ def watch(loop: asyncio.AbstractEventLoop) -> None:
             for pipeline in pipelines():
                 _guarded(pipeline.leave_loop, loop)
         close()
+        raise_waiting(loop)
 
     loop.close = close_after_delivery  # type: ignore[method-assign]
 
@@ -133,6 +135,7 @@ def _guarded(function: Any, *args: object) -> None:
 
 
 def _after_fork() -> None:
+    forget()
     _own_tasks.clear()
     for pipeline in pipelines():
         pipeline.after_fork()

@@ -33,6 +33,7 @@ from asynctrace.pipeline.overflow import Overflow
 from asynctrace.pipeline.shelter import Shelter
 from asynctrace.pipeline.spool import Writing
 from asynctrace.pipeline.tally import Tally
+from asynctrace.pipeline.undisturbed import undisturbed
 from asynctrace.ports import LocalSink, Sink
 
 LAST_RESORT = 1.0
@@ -712,7 +713,7 @@ class Lane:
 
 def _call_on(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
     with suppress(RuntimeError):  # closed: the next home, or the end, looks for itself
-        loop.call_soon_threadsafe(function)
+        loop.call_soon_threadsafe(undisturbed, function)
 
 
 def _indices(error: PartialWriteError, batch: Batch) -> set[int]:

@@ -29,6 +29,7 @@ from asynctrace.pipeline.loop_thread import loop_thread
 from asynctrace.pipeline.options import LOCAL, REMOTE, LaneOptions
 from asynctrace.pipeline.shelter import Shelter
 from asynctrace.pipeline.state_directory import StateDirectory, lane_key
+from asynctrace.pipeline.undisturbed import undisturbed
 from asynctrace.pipeline.writer import DEFAULT_LINGER, Writer
 from asynctrace.ports import LocalSink, Processor, Sink
 
@@ -287,7 +288,7 @@ class Pipeline:
         if loop is None:  # nobody is at home any more: what there was has been written on the spot
             return
         try:
-            loop.call_soon_threadsafe(function)
+            loop.call_soon_threadsafe(undisturbed, function)
         except RuntimeError:  # the loop was closed under us
             self._loop_is_gone(loop)
             self._start()
@@ -301,7 +302,7 @@ class Pipeline:
                 return
             try:
                 loop = self._home or loop_thread.loop()
-                loop.call_soon_threadsafe(self._start_tasks, loop)
+                loop.call_soon_threadsafe(undisturbed, self._start_tasks, loop)
             except RuntimeError:  # a closed home, or the interpreter starts no thread any more
                 if self._home is not None:
                     self._home = None
@@ -628,6 +629,9 @@ class Pipeline:
 
     def drain_now(self) -> None:
         """Write what is left with plain blocking calls; for moments when no event loop can run."""
+        undisturbed(self._drain_now)
+
+    def _drain_now(self) -> None:
         with self._lock:
             if self._draining:  # a signal handler or a finaliser emitted while this thread is at it
                 return
@@ -713,7 +717,7 @@ class Pipeline:
                 result.set_exception(error)
 
         try:
-            loop.call_soon_threadsafe(call)
+            loop.call_soon_threadsafe(undisturbed, call)
         except RuntimeError:  # closed meanwhile
             with self._lock:
                 return function()
