@@ -21,9 +21,9 @@ from asynctrace.core.redaction import Redactor
 from asynctrace.errors import ClosedError, ConfigurationError
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.options import LOCAL, REMOTE, LaneOptions
-from asynctrace.pipeline.pipeline import AnySink, Pipeline
+from asynctrace.pipeline.pipeline import Pipeline
 from asynctrace.pipeline.state_directory import StateDirectory
-from asynctrace.ports import LocalSink, Sink
+from asynctrace.ports import AnySink, LocalSink, Sink
 from asynctrace.settings import DEFAULT_STORE, Settings, SinkLike
 from asynctrace.sinks import registry
 

@@ -120,5 +120,8 @@ class Reader(Protocol):
         """Release what the reader holds; a second call does nothing."""
 
 
+AnySink = Sink | LocalSink
+"""A destination of either kind."""
+
 Processor = Callable[[Record], Record | None]
 """Looks at a finished record in the writer, before redaction: gives it back, another one, or None to filter it."""

@@ -17,7 +17,7 @@ from asynctrace.core.redaction import Mode, Redactor
 from asynctrace.errors import ConfigurationError
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.options import LaneOptions
-from asynctrace.pipeline.pipeline import AnySink
+from asynctrace.ports import AnySink
 from asynctrace.sinks import registry
 from asynctrace.sinks._template import Template
 

@@ -27,8 +27,9 @@ from asynctrace.emitter import Emitter, caller
 from asynctrace.errors import ClosedError, ConfigurationError, DeliveryError, LaneFailure
 from asynctrace.outlet import OFF, LongWay, Nowhere, Outlet
 from asynctrace.pipeline.intake import Intake
-from asynctrace.pipeline.pipeline import AnySink, Pipeline
+from asynctrace.pipeline.pipeline import Pipeline
 from asynctrace.pipeline.process import this_process
+from asynctrace.ports import AnySink
 from asynctrace.settings import SinkLike
 from asynctrace.span import Span, new_span, status_of
 

@@ -243,8 +243,8 @@ def test_equal_handlers_share_a_pipeline() -> None:
     extras = {"handlers": [{"type": "sqlite", "path": "t.db", "buffer_size": 10, "flush_interval": 0.5}]}
     with get_trace("a", extras=extras) as a, get_trace("b", extras=extras) as b:
         assert a.pipeline is b.pipeline
-        (lane,) = a.pipeline._lanes
-        assert (lane.options.linger, lane.options.trigger) == (0.5, 10)
+        (options,) = map(a.pipeline.options_of, a.sinks())
+        assert (options.linger, options.trigger) == (0.5, 10)
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_the_batch_settings_are_for_remote_lanes() -> None:
     pipeline = asynctrace.configure(
         Remote(), "memory:", batch_interval=2, batch_size=20, flush_trigger=50, queue_size=9, close_timeout=3
     )
-    remote, local = [lane.options for lane in pipeline._lanes]
+    remote, local = map(pipeline.options_of, pipeline.sinks())
     assert local == dataclasses.replace(LOCAL, spool_max_bytes=0), "what is in memory only, nobody wants back"
     assert remote == dataclasses.replace(REMOTE, linger=2.0, max_records=20, short=20, trigger=20)
     assert (pipeline.intake.capacity, pipeline.close_timeout) == (9, 3.0)

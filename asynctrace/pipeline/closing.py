@@ -1,0 +1,177 @@
+"""A Closing: how a pipeline ends, and how its tasks end with their loop, within a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+from collections.abc import Sequence
+
+from asynctrace.errors import DeliveryError, LaneFailure
+from asynctrace.pipeline import home
+from asynctrace.pipeline.deadline import Deadline
+from asynctrace.pipeline.diagnostics import diagnostics
+from asynctrace.pipeline.lane import LAST_RESORT, Lane
+from asynctrace.pipeline.residence import Phase, Residence
+
+
+class Closing:
+    """Ends what a residence began: delivers until the deadline, closes the sinks, leaves.
+
+    Args:
+        residence: whose end it is.
+        timeout: seconds that it may take while no local store makes progress.
+    """
+
+    def __init__(self, residence: Residence, timeout: float) -> None:
+        self.timeout = timeout
+        self._residence = residence
+        self._deadline = Deadline(timeout)
+        self._task: asyncio.Task[None] | None = None
+        residence.closing = self
+
+    def begin(self, timeout: float) -> concurrent.futures.Future[None]:
+        """Refuse a new home, have the closing done at the present one; the future is done when it is closed."""
+        residence = self._residence
+        with residence.lock:
+            residence.leave_standstill()
+            if residence.is_closed:
+                return residence.ended
+            self._deadline = Deadline(timeout)
+            if residence.loop is None and not residence.idle:
+                residence.start()
+            residence.phase = Phase.CLOSING
+            if residence.loop is None:
+                residence.leave()
+            else:
+                residence.call(lambda: self._close_here(self._deadline))
+        return residence.ended
+
+    def wait(self, closed: concurrent.futures.Future[None]) -> None:
+        """Wait in this thread for what :meth:`begin` began, until the deadline."""
+        while not self._residence.wait(closed, left := self._deadline.left(home.GRACE)) and left > 0:
+            pass  # progress may have moved the deadline meanwhile
+
+    async def see_through(self, closed: concurrent.futures.Future[None]) -> None:
+        """Wait for it on any event loop; a cancellation waits too, until the deadline, and is then passed on."""
+        if closed.done():
+            return
+        deadline = self._deadline
+        ended = asyncio.wrap_future(closed)
+        cancelled: asyncio.CancelledError | None = None
+        while not ended.done() and (left := deadline.left(home.GRACE)):
+            try:
+                await asyncio.wait({ended}, timeout=left)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+
+    def say_unsafe(self, unsafe: Sequence[LaneFailure]) -> None:
+        """Tell on the diagnostics logger what closing left behind, if anything."""
+        if unsafe:
+            producer = self._residence.producer
+            diagnostics.say(logging.ERROR, ("close", producer), "closing: %s", DeliveryError(unsafe))
+
+    def take_out(self, lane: Lane) -> concurrent.futures.Future[None] | None:
+        """Remove the lane; a future that is done when its sink is closed, None when it was never open."""
+        residence = self._residence
+        done: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+        async def end() -> None:
+            try:
+                await self._stop([lane], Deadline(self.timeout))
+            finally:
+                lane.abandon("lane removed")
+                lane.release()
+                done.set_result(None)
+
+        def take_out() -> bool:
+            if residence.roster.take_out(lane):
+                if residence.loop is not None:
+                    home.create_task(end(), f"asynctrace lane {lane.name} ends", residence.loop)
+                    return True
+                lane.finish_now()
+                lane.release()
+            return False
+
+        return done if residence.on_home(take_out) else None
+
+    # -- on the home loop ------------------------------------------------------------------------------------
+
+    def _close_here(self, deadline: Deadline) -> None:
+        if self._residence.loop is not asyncio._get_running_loop():  # the home was left meanwhile
+            return
+        self._task = home.create_task(self._shut_down(deadline), "asynctrace closing")
+        self._task.add_done_callback(lambda task: self._close_again(task, deadline))
+
+    def _close_again(self, task: asyncio.Task[None], deadline: Deadline) -> None:
+        if task.cancelled():  # before its first step, with all tasks of the loop
+            self._close_here(deadline)
+
+    async def _shut_down(self, deadline: Deadline) -> None:
+        while True:
+            try:
+                await self._end(deadline)
+                return
+            except asyncio.CancelledError:  # with all tasks of the loop; the deadline bounds us anyway
+                task = asyncio.current_task()
+                if task is not None:
+                    task.uncancel()
+
+    async def end_of_loop(self) -> None:
+        """The loop is going: wait for the tasks that still log, deliver, leave the home."""
+        deadline = Deadline(self.timeout)
+        while home.others_end() and deadline.left():
+            await self._residence.writer.drain()
+            await asyncio.sleep(0.001)
+        await self._end(deadline)
+
+    async def _end(self, deadline: Deadline) -> None:
+        """Stop the tasks, deliver until the deadline, close the sinks, leave."""
+        residence, current = self._residence, asyncio.current_task()
+        while (other := residence.ender) is not None and other is not current and not other.done():
+            await asyncio.wait({other})
+        if residence.loop is not asyncio.get_running_loop():  # the other one left
+            return
+        residence.ender = current
+        writer = residence.tasks.pop(None, None)
+        if writer is not None and writer is not current:
+            writer.cancel()
+            await asyncio.wait({writer}, timeout=deadline.left())
+        intake = residence.intake
+        while (intake.records or intake.dropped_untold) and deadline.left():
+            residence.writer.step()
+            await asyncio.sleep(0)
+        await self._stop(residence.roster.lanes, deadline)
+        residence.leave()
+
+    async def _stop(self, lanes: Sequence[Lane], deadline: Deadline) -> None:
+        """End the lanes' tasks, deliver, close the sinks; a sink that hangs is left behind."""
+        tasks = {task for lane in lanes if (task := self._residence.tasks.pop(lane, None)) is not None}
+        for task in tasks:
+            task.cancel()
+        await _bounded(tasks, deadline)
+        endings = {
+            home.create_task(_end_lane(lane, deadline), "asynctrace lane ends"): lane for lane in lanes
+        }
+        for task in await _bounded(set(endings), deadline, LAST_RESORT + 0.2):
+            task.cancel()
+            endings[task].abandon("not delivered in time")
+
+
+async def _end_lane(lane: Lane, deadline: Deadline) -> None:
+    await lane.finish(deadline)
+    await lane.aclose(deadline)
+
+
+async def _bounded(
+    tasks: set[asyncio.Task[None]], deadline: Deadline, grace: float = 0.0
+) -> set[asyncio.Task[None]]:
+    """Wait for the tasks until the deadline; those that are not done."""
+    while tasks:
+        left = max(0.1, deadline.left(grace))
+        _, tasks = await asyncio.wait(tasks, timeout=left)
+        if not deadline.left(grace):
+            break
+    return tasks
