@@ -53,3 +53,15 @@ class Diagnostics:
 
 
 diagnostics = Diagnostics()
+
+
+def say_of_lane(lane: str, error: Exception | None, message: str, *args: object) -> None:
+    """Warn of what a lane came across.
+
+    Args:
+        lane: its name.
+        error: its class is part of the cause.
+        message: %-format.
+        args: for the format.
+    """
+    diagnostics.say(logging.WARNING, (lane, type(error).__name__, message), f"lane {lane}: {message}", *args)

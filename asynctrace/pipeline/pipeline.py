@@ -18,7 +18,6 @@ from asynctrace.pipeline import home
 from asynctrace.pipeline.closing import Closing
 from asynctrace.pipeline.finisher import Finisher
 from asynctrace.pipeline.intake import Barrier, Intake
-from asynctrace.pipeline.lane import Lane
 from asynctrace.pipeline.ledger import PipelineStats
 from asynctrace.pipeline.options import LaneOptions
 from asynctrace.pipeline.residence import Residence
@@ -89,7 +88,7 @@ class Pipeline:
     def _wake(self) -> None:
         self._residence.wake()
 
-    def _tell_drops(self, lane: Lane, reason: str, count: int, run: RunContext) -> None:
+    def _tell_drops(self, lane: str, reason: str, count: int, run: RunContext) -> None:
         self._residence.tell_drops(lane, reason, count, run)
 
     def __repr__(self) -> str:

@@ -175,10 +175,10 @@ class Residence:
             task.uncancel()
             await self.closing.end_of_loop()
 
-    def tell_drops(self, lane: Lane, reason: str, count: int, run: RunContext) -> None:
+    def tell_drops(self, lane: str, reason: str, count: int, run: RunContext) -> None:
         """Have the stream say what the lane dropped, as long as somebody would deliver that in time."""
         if self.phase is Phase.RUNNING and None in self.tasks:
-            self.writer.tell_drops(reason, count, run, lane.name)
+            self.writer.tell_drops(reason, count, run, lane)
 
     # -- moving out ------------------------------------------------------------------------------------------
 

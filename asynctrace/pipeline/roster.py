@@ -7,18 +7,16 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from asynctrace.core.run import RunContext
 from asynctrace.errors import ConfigurationError, LaneFailure
 from asynctrace.pipeline.finisher import Finisher
 from asynctrace.pipeline.lane import Lane
 from asynctrace.pipeline.options import LOCAL, REMOTE, LaneOptions
+from asynctrace.pipeline.settlement import TellDrops
 from asynctrace.pipeline.shelter import Shelter
 from asynctrace.pipeline.state_directory import StateDirectory, lane_key
 from asynctrace.ports import AnySink, LocalSink
 
 _S = TypeVar("_S")
-
-TellDrops = Callable[[Lane, str, int, RunContext], None]
 
 
 class Roster:

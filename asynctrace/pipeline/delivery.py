@@ -1,0 +1,198 @@
+"""A Delivery: one load, one try; what the sink's answer means for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from time import monotonic
+
+from asynctrace.core.batch import Batch
+from asynctrace.errors import (
+    BatchTooLargeError,
+    PartialWriteError,
+    PermanentSinkError,
+    SinkClosedError,
+    SinkError,
+    TransientSinkError,
+)
+from asynctrace.pipeline.backlog import Load
+from asynctrace.pipeline.deadline import Deadline
+from asynctrace.pipeline.diagnostics import redactor, say_of_lane
+from asynctrace.pipeline.ledger import LaneCounts
+from asynctrace.pipeline.options import LaneOptions
+from asynctrace.pipeline.settlement import Settlement
+from asynctrace.ports import LocalSink, Sink
+
+
+class Delivery:
+    """Opens the sink, writes, tries again, halves, gives up: as the sink answers and the options say.
+
+    Args:
+        lane: the lane's name.
+        sink: where to.
+        options: of the lane.
+        counts: of the lane.
+        settlement: of the lane; its hand is what is delivered.
+    """
+
+    def __init__(
+        self,
+        lane: str,
+        sink: Sink | LocalSink,
+        options: LaneOptions,
+        counts: LaneCounts,
+        settlement: Settlement,
+    ) -> None:
+        self._lane = lane
+        self._sink = sink
+        self._options = options
+        self._counts = counts
+        self._settlement = settlement
+        self._nudge = asyncio.Event()
+        self._opened = False
+        self._homes = 0  # how many homes it has left
+        self._say = partial(say_of_lane, lane)
+
+    def hurry(self) -> None:
+        """End the pause before a retry."""
+        self._nudge.set()
+
+    def rehome(self) -> None:
+        """Forget the event loop that is gone, and what was opened on it."""
+        self._nudge = asyncio.Event()
+        self._homes += 1
+        self._opened = False
+
+    async def aclose(self, deadline: Deadline) -> None:
+        """Close the sink within the deadline."""
+        try:
+            async with asyncio.timeout(max(0.1, deadline.left())):
+                await self._sink.aclose()
+        except Exception as error:  # whatever the driver does, the program goes on
+            self._say(error, "closing failed: %r", error)
+        self._opened = False
+
+    async def attempt(self, load: Load) -> None:
+        """One write. Afterwards the load is settled, replaced by its rest, or, after a pause, still in hand."""
+        batch = load.batch
+        if not batch.records and not batch.marks:
+            self._settlement.settle(load)
+            return
+        if load.started is None:
+            load.started = monotonic()
+        try:
+            await self._write(batch)
+        except BatchTooLargeError as error:
+            self._failed(error)
+            self._halve(load, error)
+        except PartialWriteError as error:
+            self._failed(error)
+            if (rest := self._keep_rest(load, error)) is not None:
+                await self._pause(rest, error)
+        except PermanentSinkError as error:
+            self._failed(error)
+            self._settlement.bury(load, str(error), error)
+        except Exception as error:  # TransientSinkError and surprises
+            self._failed(error)
+            if not isinstance(error, (TransientSinkError, SinkClosedError)):
+                load.surprises += 1
+            if load.surprises >= self._options.surprises:
+                logging.getLogger("asynctrace").debug("lane %s: surprise", self._lane, exc_info=error)
+                self._settlement.bury(load, repr(error), error)
+            else:
+                await self._pause(load, error)
+        else:
+            self._settlement.settle(load)
+
+    def last_write_failed(self, load: Load, error: Exception) -> bool:
+        """After a blocking write at the end, which has no second try: whether the load is settled all the same."""
+        self._failed(error)
+        if isinstance(error, PartialWriteError):
+            self._settlement.reject(load, error, _indices(error, load.batch))
+        elif isinstance(error, PermanentSinkError):
+            self._settlement.bury(load, str(error), error)
+        else:
+            return False
+        return True
+
+    async def _write(self, batch: Batch) -> None:
+        limit, homes = asyncio.timeout(self._options.write_timeout), self._homes
+        try:
+            async with limit:
+                if not self._opened:
+                    await self._sink.open()
+                    self._opened = True
+                await self._sink.write(batch)
+            if homes != self._homes:  # this loop stood still, and another home took over meanwhile
+                raise asyncio.CancelledError
+        except RuntimeError as error:
+            # When the interpreter ends, Python 3.12 starts no thread any more, and executors refuse.
+            if "shutdown" not in str(error) or not isinstance(self._sink, LocalSink):
+                raise
+            self._sink.write_now(batch)
+        except OSError as error:  # a TimeoutError is one
+            late = f"no answer within {self._options.write_timeout} s"
+            raise TransientSinkError(late if limit.expired() else repr(error)) from error
+
+    async def _pause(self, load: Load, error: Exception) -> None:
+        """Wait before the next try of the load, or give it up."""
+        assert load.started is not None
+        load.attempts += 1
+        retry_after = error.retry_after if isinstance(error, TransientSinkError) else None
+        elapsed = monotonic() - load.started
+        pause = self._options.retry.delay(load.attempts, elapsed=elapsed, retry_after=retry_after)
+        if pause is None:
+            self._settlement.bury(load, f"retries used up: {error}", error)
+            return
+        self._counts.retries += 1
+        if retry_after is not None:  # the destination asked to be left alone: nobody hurries that
+            await asyncio.sleep(pause)
+            return
+        self._nudge.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._nudge.wait()
+
+    def _halve(self, load: Load, error: BatchTooLargeError) -> None:
+        records = load.batch.records
+        if len(records) <= 1:
+            self._settlement.bury(load, str(error), error)
+            return
+        middle = len(records) // 2
+        self._settlement.hand[0:1] = [
+            Load(Batch(records[:middle]), started=load.started, on_disk=load.on_disk),
+            replace(load, batch=Batch(records[middle:], load.batch.marks), attempts=0, surprises=0),
+        ]
+
+    def _keep_rest(self, load: Load, error: PartialWriteError) -> Load | None:
+        """Settle what was stored or rejected for good; what is to be tried again stays first in hand."""
+        batch = load.batch
+        rejected = _indices(error, batch)
+        again = {r.index for r in error.rejections if r.retryable} & rejected
+        if not again:
+            self._settlement.reject(load, error, rejected)
+            return None
+        rest = replace(load, batch=Batch([batch[index] for index in sorted(again)]), attempts=0, surprises=0)
+        if len(again) == len(batch):
+            rest.attempts = load.attempts  # no progress: the pauses go on growing
+        load.waiters, load.position = [], None
+        self._settlement.hand.insert(1, rest)
+        self._settlement.reject(load, error, rejected, again)
+        return rest
+
+    def _failed(self, error: Exception) -> None:
+        answered = isinstance(error, SinkError) and not isinstance(
+            error, (PermanentSinkError, SinkClosedError)
+        )
+        self._opened = self._opened and answered
+        self._counts.failed += 1
+        self._counts.last_error = redactor.redact_text(f"{type(error).__name__}: {error}")
+        self._say(error, "write failed: %r", error)
+
+
+def _indices(error: PartialWriteError, batch: Batch) -> set[int]:
+    """The positions that the sink rejected, as far as they are in the batch."""
+    return {rejection.index for rejection in error.rejections if 0 <= rejection.index < len(batch)}

@@ -1,0 +1,195 @@
+"""The Spillway: when a lane's records go over to its disk, and when they come back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+from asynctrace.pipeline.backlog import Backlog, Load
+from asynctrace.pipeline.diagnostics import say_of_lane
+from asynctrace.pipeline.options import LaneOptions
+from asynctrace.pipeline.overflow import Overflow
+from asynctrace.pipeline.settlement import Settlement
+from asynctrace.pipeline.shelter import Shelter
+from asynctrace.pipeline.spool import Writing
+from asynctrace.pipeline.undisturbed import undisturbed
+
+_DISK_REST = 1.0
+"""Seconds before a spool that could not be written or read is tried again."""
+
+
+class Spillway:
+    """Moves loads between a lane's backlog, its hand and its spool; keeps their order.
+
+    Args:
+        lane: the lane's name.
+        options: of the lane.
+        backlog: of the lane.
+        settlement: of the lane.
+        shelter: where the spool is; None: there is none.
+        cut: takes the next load from the backlog.
+        wake: called on the home loop when there may be something to deliver.
+    """
+
+    def __init__(
+        self,
+        lane: str,
+        options: LaneOptions,
+        backlog: Backlog,
+        settlement: Settlement,
+        shelter: Shelter | None,
+        cut: Callable[[], Load],
+        wake: Callable[[], None],
+    ) -> None:
+        self.overflow: Overflow | None = None  # once it was needed
+        self._options = options
+        self._backlog = backlog
+        self._settlement = settlement
+        self._shelter = shelter
+        self._cut = cut
+        self._wake = wake
+        self._unwritten: Load | None = None  # newer than what is on disk, which does not take it now
+        self._rests = False  # the disk, after it took nothing
+        self._say = partial(say_of_lane, lane)
+
+    @property
+    def active(self) -> bool:
+        """Whether what is to be delivered next comes from the disk, and newcomers go there."""
+        return self.overflow is not None and self.overflow.active
+
+    def rehome(self) -> None:
+        """Forget the event loop that is gone."""
+        self._rests = False
+
+    def find(self) -> Overflow | None:
+        """The lane's side of its spool; None when there is nothing to write to."""
+        if self.overflow is None and self._shelter is not None:
+            self.overflow = self._shelter.overflow
+        return self.overflow
+
+    async def adopt(self) -> None:
+        """Take over what dead processes left."""
+        overflow = self.find()
+        if overflow is None:
+            return
+        try:
+            found = await overflow.adopt()
+        except Exception as error:  # a disk that cannot be read must not keep new records from their sink
+            self._say(error, "what earlier processes left cannot be read: %r", error)
+            return
+        if found.damaged:
+            self._say(None, "%d record(s) that earlier processes left are damaged", found.damaged)
+
+    # -- over to the disk ------------------------------------------------------------------------------------
+
+    def spill(self) -> None:
+        """Move the backlog to the disk, if that is where it belongs; one load is on its way at a time."""
+        if not self.active and self._backlog.waiting < self._options.high_water:
+            return
+        loop, overflow = asyncio._get_running_loop(), self.find()
+        if loop is None or overflow is None or overflow.writing is not None or self._rests:
+            if overflow is None and self._shelter is not None:
+                self._shelter.complain()
+            return
+        load, self._unwritten = self._unwritten, None
+        if load is None and self._backlog:
+            load = self._cut()
+        if load is not None:
+            overflow.write(load, partial(_call_on, loop, self._written))
+
+    def _written(self) -> None:
+        """On the home loop: a load is on disk, or the disk did not take it."""
+        ended = self.overflow.written() if self.overflow is not None else None
+        if ended is None:
+            return
+        load, outcome = ended
+        if isinstance(outcome, Writing):
+            self._settlement.spooled(load, outcome)
+            self.spill()
+        else:  # it stays in memory, and is tried again after a while
+            self._say(outcome, "the spool takes nothing: %r", outcome)
+            self._unwritten = load
+            self._rests = True
+            asyncio.get_running_loop().call_later(_DISK_REST, self._rested)
+        self._wake()
+
+    def _rested(self) -> None:
+        self._rests = False
+        if self.active:
+            self.spill()
+
+    # -- and back --------------------------------------------------------------------------------------------
+
+    async def take(self) -> Load | None:
+        """The next load, from the disk as long as that holds any; None: look again."""
+        overflow = self.overflow
+        if overflow is None or not overflow.active:
+            return self._cut()
+        try:
+            reading = await overflow.read(self._options.max_records)
+        except Exception as error:
+            self._say(error, "the spool cannot be read: %r", error)
+            await asyncio.sleep(_DISK_REST)
+            return None
+        for count, reason in (
+            (reading.expired, "spool: too old"),
+            (reading.foreign, "spool: not understood"),
+            (reading.damaged, "spool: damaged"),
+        ):
+            if count:
+                self._settlement.dropped_from_disk(count, reason, reading.newest, reading.producer)
+        if reading.position is not None:
+            return Load(reading.batch, on_disk=True, position=reading.position)
+        if overflow.writing is not None:
+            await overflow.until_written()
+            self._written()
+        elif self._unwritten is not None:
+            load, self._unwritten = self._unwritten, None
+            return load
+        elif not overflow.grew:
+            overflow.active = False
+        return None
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def put_away(self, reason: str) -> None:
+        """Have nothing in memory any more: what cannot be delivered goes to the disk, or is dropped."""
+        settlement = self._settlement
+        older = [load for load in settlement.hand if not load.on_disk]
+        if self.active or (not older and not self._backlog and self._unwritten is None):
+            newer = []
+        else:
+            older, newer = [], older  # nothing on disk is newer than what was in hand
+        if self._unwritten is not None:
+            newer.append(self._unwritten)
+            self._unwritten = None
+        settlement.hand.clear()
+        while self._backlog:
+            newer.append(self._cut())
+        if not older and not newer and not self.active:
+            return
+        overflow = self.find()
+        if overflow is None:
+            if self._shelter is not None:
+                self._shelter.complain()
+            settlement.hand += newer
+        else:
+            for load, outcome in overflow.put_away(older, newer):
+                if isinstance(outcome, Writing):
+                    settlement.spooled(load, outcome)
+                else:
+                    self._say(outcome, "the spool takes nothing: %r", outcome)
+                    settlement.hand.append(load)
+            if overflow.spooled:
+                self._say(None, "%d record(s) wait on disk: %s", overflow.spooled, reason)
+        while settlement.hand:
+            settlement.give_up(settlement.hand[0], reason)
+        for waiter in overflow.take_waiters() if overflow is not None else ():
+            waiter.done()  # safe on disk, and nobody goes on delivering them now
+
+
+def _call_on(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    with suppress(RuntimeError):  # closed: the next home, or the end, looks for itself
+        loop.call_soon_threadsafe(undisturbed, function)
