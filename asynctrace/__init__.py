@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from asynctrace.pipeline.ledger import PipelineStats as PipelineStats
     from asynctrace.pipeline.options import LaneOptions as LaneOptions
     from asynctrace.pipeline.pipeline import Pipeline as Pipeline
+    from asynctrace.pipeline.report import FlushReport as FlushReport
+    from asynctrace.pipeline.report import LaneReport as LaneReport
     from asynctrace.pipeline.retry import RetryPolicy as RetryPolicy
     from asynctrace.ports import LocalSink as LocalSink
     from asynctrace.ports import Processor as Processor
@@ -113,6 +115,7 @@ _WHERE = {
     "pipeline.ledger": "LaneStats PipelineStats",
     "pipeline.options": "LaneOptions",
     "pipeline.pipeline": "Pipeline",
+    "pipeline.report": "FlushReport LaneReport",
     "pipeline.retry": "RetryPolicy",
     "ports": "LocalSink Processor Reader Sink",
     "reading": "SpanNode StoredRun afind_trace afind_traces find_trace find_traces open_store",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
 from asynctrace import composition, current, settings
 from asynctrace.core.redaction import Redaction
-from asynctrace.errors import DeliveryError, LaneFailure
+from asynctrace.errors import DeliveryError
 from asynctrace.extras import split_extras
 from asynctrace.pipeline import home
 from asynctrace.pipeline.ledger import PipelineStats
+from asynctrace.pipeline.report import FlushReport, joined
 from asynctrace.trace import Trace
 
 
@@ -43,26 +44,30 @@ def get_trace(
     return trace
 
 
-def flush(timeout: float | None = None) -> None:
-    """Wait until every record emitted so far in this process is safe.
+def flush(timeout: float | None = None) -> FlushReport:
+    """Wait until every record emitted so far in this process is safe, or settled otherwise.
 
     Args:
         timeout: seconds for all pipelines together; None waits as long as it takes.
+
+    Returns:
+        What is safe, on disk or pending in each lane.
 
     Raises:
         DeliveryError: records were not safe in time.
     """
     end = None if timeout is None else monotonic() + timeout
-    failures: list[LaneFailure] = []
-    for pipeline in home.pipelines():
-        failures += pipeline.flush(None if end is None else max(0.0, end - monotonic()))
-    _judge(failures)
+    return _judge(
+        [
+            pipeline.flush(None if end is None else max(0.0, end - monotonic()))
+            for pipeline in home.pipelines()
+        ]
+    )
 
 
-async def aflush(timeout: float | None = None) -> None:
+async def aflush(timeout: float | None = None) -> FlushReport:
     """As :func:`flush`, without blocking the event loop."""
-    results = await asyncio.gather(*[pipeline.aflush(timeout) for pipeline in home.pipelines()])
-    _judge([failure for result in results for failure in result])
+    return _judge(await asyncio.gather(*[pipeline.aflush(timeout) for pipeline in home.pipelines()]))
 
 
 def shutdown(timeout: float | None = None) -> None:
@@ -106,6 +111,8 @@ def explain_redaction(message: str = "", /, **fields: Any) -> tuple[Redaction, .
     return composition.redactor_of(settings.current()).explain(message, fields)
 
 
-def _judge(failures: list[LaneFailure]) -> None:
+def _judge(reports: Sequence[FlushReport]) -> FlushReport:
+    failures = [failure for report in reports for failure in report.failures]
     if failures:
         raise DeliveryError(failures)
+    return joined(reports)

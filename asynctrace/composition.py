@@ -257,7 +257,7 @@ def lane_options(sink: AnySink, values: Settings) -> LaneOptions:
     """How the lane of that sink behaves unless somebody says otherwise."""
     if isinstance(sink, LocalSink):
         if type(sink).__module__ in _FLEETING:
-            return replace(LOCAL, spool_max_bytes=0)
+            return replace(LOCAL, spool_max_bytes=0, safety="memory")
         return replace(LOCAL, spool_max_bytes=values.spool_max_bytes, spool_max_age=values.spool_max_age)
     return replace(
         REMOTE,

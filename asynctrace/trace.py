@@ -29,6 +29,7 @@ from asynctrace.outlet import OFF, LongWay, Nowhere, Outlet
 from asynctrace.pipeline.intake import Intake
 from asynctrace.pipeline.pipeline import Pipeline
 from asynctrace.pipeline.process import this_process
+from asynctrace.pipeline.report import FlushReport
 from asynctrace.ports import AnySink
 from asynctrace.settings import SinkLike
 from asynctrace.span import Span, new_span, status_of
@@ -272,22 +273,27 @@ class Trace(Emitter):
 
     # -- flushing and closing --------------------------------------------------------------------------------
 
-    def flush(self, timeout: float | None = None) -> None:
-        """Wait until every record emitted so far is safe in every lane.
+    def flush(self, timeout: float | None = None) -> FlushReport:
+        """Wait until every record emitted so far is safe in every lane, or settled otherwise.
 
         Args:
             timeout: seconds; None waits as long as it takes.
 
+        Returns:
+            What is safe, on disk or pending in each lane; false when a lane was not done in time.
+
         Raises:
             DeliveryError: only with ``fail_silently=False``; names the lanes that hold or lost records.
         """
-        if self._outlet is not None:
-            self._judge(self._lease.pipeline.flush(timeout))
+        if self._outlet is None:
+            return FlushReport((), done=True)
+        return self._judge(self._lease.pipeline.flush(timeout))
 
-    async def aflush(self, timeout: float | None = None) -> None:
+    async def aflush(self, timeout: float | None = None) -> FlushReport:
         """As :meth:`flush`, without blocking the event loop."""
-        if self._outlet is not None:
-            self._judge(await self._lease.pipeline.aflush(timeout))
+        if self._outlet is None:
+            return FlushReport((), done=True)
+        return self._judge(await self._lease.pipeline.aflush(timeout))
 
     def close(self, timeout: float | None = None) -> None:
         """End the run and wait for its records; a second call does nothing.
@@ -333,7 +339,7 @@ class Trace(Emitter):
         if pipeline is None:
             return
         seconds = pipeline.close_timeout if timeout is None else timeout
-        unsafe: list[LaneFailure] = []
+        unsafe = FlushReport((), done=True)
         if last:
             pipeline.close(seconds)
         else:
@@ -348,7 +354,7 @@ class Trace(Emitter):
         if pipeline is None:
             return
         seconds = pipeline.close_timeout if timeout is None else timeout
-        unsafe: list[LaneFailure] = []
+        unsafe = FlushReport((), done=True)
         if last:
             await pipeline.aclose(seconds)
         else:
@@ -378,10 +384,10 @@ class Trace(Emitter):
                 if current_trace.get() is self:
                     current_trace.set(None)
 
-    def _judge(self, unsafe: list[LaneFailure]) -> None:
+    def _judge(self, report: FlushReport) -> FlushReport:
         if self._fail_silently:
-            return
-        failures = {failure.lane: failure for failure in unsafe}
+            return report
+        failures = {failure.lane: failure for failure in report.failures}
         before, self._lost = self._lost, _lost(self._lease.pipeline)
         for lane in self._lease.pipeline.stats().lanes:
             if lost := lane.lost - before.get(lane.lane, 0):
@@ -390,6 +396,7 @@ class Trace(Emitter):
                 failures[lane.lane] = LaneFailure(lane.lane, reason, lost + waiting)
         if failures:
             raise DeliveryError(list(failures.values()))
+        return report
 
 
 def _lost(pipeline: Pipeline) -> dict[str, int]:

@@ -194,7 +194,7 @@ async def test_a_processor_that_exits_neither_ends_the_loop_thread_nor_loses_the
     sink = ScriptedSink()
     pipeline = Pipeline(sink, processors=[hostile], options=QUICK)
     await asyncio.to_thread(put, pipeline, 5)
-    assert await pipeline.aflush(5) == []
+    assert (await pipeline.aflush(5)).ok
     assert sink.messages == [f"m{i}" for i in range(5)]
     assert struck
     await pipeline.aclose()
@@ -212,7 +212,7 @@ async def test_a_sink_that_raises_system_exit_does_not_end_the_loop_thread() -> 
     sink = Exits()
     pipeline = Pipeline(sink, options=QUICK)
     await asyncio.to_thread(put, pipeline, 5)
-    assert await pipeline.aflush(5) == []
+    assert (await pipeline.aflush(5)).ok
     assert sink.messages == [f"m{i}" for i in range(5)]
     await pipeline.aclose()
 

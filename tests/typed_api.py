@@ -11,7 +11,9 @@ from asynctrace import (
     Batch,
     BoundTrace,
     ContextExecutor,
+    FlushReport,
     LaneOptions,
+    LaneReport,
     Level,
     NoTrace,
     Pipeline,
@@ -62,7 +64,7 @@ def recording() -> None:
             assert_type(span.traceparent, str)
         added = trace.add_sink("memory:", level="debug")
         trace.remove_sink(added)
-        trace.flush(1.0)
+        assert_type(trace.flush(1.0), FlushReport)
     Trace(7)  # type: ignore[arg-type]
     Trace("r", "p")  # type: ignore[call-arg]
     trace.opt(stacklevel="2")  # type: ignore[arg-type]
@@ -77,11 +79,11 @@ async def awaiting() -> None:
         assert_type(await later, None)
         await asyncio.create_task(span.awarning("x"))
         await asyncio.gather(trace.bind(a=1).adebug("x"), trace.alog("info", "x"))
-        await trace.aflush()
+        assert_type((await trace.aflush(1.0)).ok, bool)
     await trace.aclose(1.0)
     assert_type(await asynctrace.afind_traces(since=datetime.now()), list[RunSummary])
     assert_type(await asynctrace.afind_trace("r"), StoredRun)
-    await asynctrace.aflush()
+    assert_type((await asynctrace.aflush()).lanes, tuple[LaneReport, ...])
     await asynctrace.ashutdown()
 
 

@@ -9,7 +9,6 @@ from functools import partial
 from time import monotonic
 
 from asynctrace.core.record import Kind, Record
-from asynctrace.errors import LaneFailure
 from asynctrace.pipeline.backlog import Backlog, Load, Waiter
 from asynctrace.pipeline.deadline import Deadline
 from asynctrace.pipeline.delivery import Delivery
@@ -344,13 +343,4 @@ class Lane:
             lagging=self.lagging,
             delays=counts.delays.stats(),
             batch_sizes=counts.batch_sizes.stats(),
-        )
-
-    def failure(self, queued: int) -> LaneFailure | None:
-        """What is not settled yet, if anything; ``queued`` records wait in the Intake."""
-        unsafe = self.pending + queued
-        return (
-            LaneFailure(self.name, self.counts.last_error or "not delivered in time", unsafe)
-            if unsafe
-            else None
         )

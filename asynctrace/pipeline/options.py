@@ -11,6 +11,9 @@ from asynctrace.core.record import Record
 from asynctrace.pipeline.retry import RetryPolicy
 from asynctrace.pipeline.spool import MAX_AGE, MAX_BYTES
 
+Safety = Literal["memory", "process", "disk"]
+"""What a record survives once its sink took it: nothing, the death of the process, or a loss of power too."""
+
 WhenFull = Literal["wait", "spill", "drop_oldest", "drop_newest"]
 """What happens when a lane's backlog is full.
 
@@ -49,6 +52,7 @@ class LaneOptions:
         mark_every: records between two marks in the store.
         spool_max_bytes: bytes that the lane may keep on disk; a tenth is reserved for level error and above.
         spool_max_age: seconds after which a record on disk is no longer worth delivering.
+        safety: what a record survives once the sink took it, for those who ask; see :data:`Safety`.
     """
 
     linger: float = 0.0
@@ -67,6 +71,7 @@ class LaneOptions:
     mark_every: int = 10_000
     spool_max_bytes: int = MAX_BYTES
     spool_max_age: float = MAX_AGE
+    safety: Safety = "process"
 
 
 LOCAL = LaneOptions()

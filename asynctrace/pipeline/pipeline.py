@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 from asynctrace.core.ids import new_producer
 from asynctrace.core.redaction import Redactor
 from asynctrace.core.run import RunContext
-from asynctrace.errors import ClosedError, LaneFailure
+from asynctrace.errors import ClosedError
 from asynctrace.pipeline import home
 from asynctrace.pipeline.closing import Closing
 from asynctrace.pipeline.finisher import Finisher
 from asynctrace.pipeline.intake import Barrier, Intake
 from asynctrace.pipeline.ledger import PipelineStats
 from asynctrace.pipeline.options import LaneOptions
+from asynctrace.pipeline.report import FlushReport
 from asynctrace.pipeline.residence import Residence
 from asynctrace.pipeline.roster import Roster
 from asynctrace.pipeline.state_directory import StateDirectory
@@ -181,7 +182,7 @@ class Pipeline:
 
     # -- flushing --------------------------------------------------------------------------------------------
 
-    async def aflush(self, timeout: float | None = None) -> list[LaneFailure]:
+    async def aflush(self, timeout: float | None = None) -> FlushReport:
         """Wait until every record emitted so far is safe in every lane, or settled otherwise.
 
         May be awaited on any event loop. When the home loop ends meanwhile, the next home goes on with it.
@@ -190,7 +191,7 @@ class Pipeline:
             timeout: seconds; None waits as long as it takes.
 
         Returns:
-            The lanes that were not done in time.
+            What is safe, on disk or pending in each lane; false when a lane was not done in time.
         """
         if asyncio._get_running_loop() is None:  # a forked child inside the parent's coroutine
             return self.flush(timeout)
@@ -198,17 +199,17 @@ class Pipeline:
             async with asyncio.timeout(timeout):
                 await asyncio.wrap_future(self.begin_flush())
         except TimeoutError:
-            return self._unsafe()
-        return []
+            return self._report(done=False)
+        return self._report(done=True)
 
-    def flush(self, timeout: float | None = None) -> list[LaneFailure]:
+    def flush(self, timeout: float | None = None) -> FlushReport:
         """As :meth:`aflush`, for code without an event loop.
 
         On the pipeline's own home loop it cannot wait: it only hurries the writer, and says so once.
         """
-        if not self.wait(self.begin_flush(), timeout):
-            return self._unsafe()
-        return []
+        flushed = self.begin_flush()
+        self.wait(flushed, timeout)
+        return self._report(done=flushed.done())
 
     def begin_flush(self) -> concurrent.futures.Future[None]:
         """Put a barrier behind everything emitted so far; done when all of that is settled."""
@@ -226,8 +227,9 @@ class Pipeline:
         self._residence.writer.hurry()
         self.intake.woken()
 
-    def _unsafe(self) -> list[LaneFailure]:
-        return self._roster.failures(max(0, len(self.intake.records) - self.intake.barriers))
+    def _report(self, *, done: bool) -> FlushReport:
+        queued = max(0, len(self.intake.records) - self.intake.barriers)
+        return FlushReport(self._roster.reports(queued), done)
 
     # -- closing ---------------------------------------------------------------------------------------------
 
@@ -277,7 +279,7 @@ class Pipeline:
             return
         seconds = self.close_timeout if timeout is None else timeout
         await self._closing.see_through(self.begin_close(seconds))
-        self._closing.say_unsafe(self._unsafe())
+        self._closing.say_unsafe(self._report(done=False).failures)
 
     def close(self, timeout: float | None = None) -> None:
         """As :meth:`aclose`, for code without an event loop.
@@ -300,7 +302,7 @@ class Pipeline:
     def finish_close(self, closed: concurrent.futures.Future[None]) -> None:
         """Wait in this thread for what ``begin_close`` began, until the deadline."""
         self._closing.wait(closed)
-        self._closing.say_unsafe(self._unsafe())
+        self._closing.say_unsafe(self._report(done=False).failures)
 
     @property
     def progress(self) -> int:

@@ -7,10 +7,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from asynctrace.errors import ConfigurationError, LaneFailure
+from asynctrace.errors import ConfigurationError
 from asynctrace.pipeline.finisher import Finisher
 from asynctrace.pipeline.lane import Lane
 from asynctrace.pipeline.options import LOCAL, REMOTE, LaneOptions
+from asynctrace.pipeline.report import LaneReport, report_of
 from asynctrace.pipeline.settlement import TellDrops
 from asynctrace.pipeline.shelter import Shelter
 from asynctrace.pipeline.state_directory import StateDirectory, lane_key
@@ -161,10 +162,9 @@ class Roster:
         for lane in self.lanes:
             lane.settled(countdown.one)
 
-    def failures(self, queued: int) -> list[LaneFailure]:
-        """What the lanes hold that is not settled yet; ``queued`` records wait in the Intake."""
-        failures = [lane.failure(queued) for lane in self.lanes]
-        return [failure for failure in failures if failure is not None]
+    def reports(self, queued: int) -> tuple[LaneReport, ...]:
+        """What became of the records, lane by lane; ``queued`` of them wait in the Intake."""
+        return tuple(report_of(lane.stats(queued), lane.options.safety) for lane in self.lanes)
 
 
 class _Countdown:

@@ -1,0 +1,161 @@
+"""Whoever waits for records learns, lane by lane, what is safe, what waits on disk, and what is still on its way."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lane_kit import QUICK, GateSink, ScriptedSink, auntil
+
+import asynctrace
+from asynctrace import (
+    Batch,
+    DeliveryError,
+    FlushReport,
+    LaneOptions,
+    PermanentSinkError,
+    RetryPolicy,
+    Trace,
+    TransientSinkError,
+)
+from asynctrace.sinks.memory import MemorySink
+
+pytestmark = pytest.mark.anyio
+
+SPILLS_EARLY = LaneOptions(
+    max_records=100,
+    short=100,
+    high_water=200,
+    when_full="spill",
+    retry=RetryPolicy(base=0.001, ceiling=0.002),
+)
+
+
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
+    return "asyncio", {"use_uvloop": request.param}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    yield
+    asynctrace.shutdown()
+
+
+class Away(ScriptedSink):
+    """A remote destination that does not answer until it is back."""
+
+    back = False
+
+    def __repr__(self) -> str:
+        return "<Away test://host>"
+
+    async def write(self, batch: Batch) -> None:
+        if not self.back:
+            raise TransientSinkError("nobody there")
+        await super().write(batch)
+
+
+async def test_what_is_safe_is_named_with_what_it_survives(tmp_path: Path) -> None:
+    async with Trace("r", sinks=["memory:", f"file:{tmp_path}/t.jsonl"]) as trace:
+        trace.info("m")
+        report = await trace.aflush()
+        assert report.ok
+        assert report
+        assert report.failures == ()
+        assert [(lane.safe, lane.spooled, lane.pending, lane.lost) for lane in report.lanes] == [
+            (2, 0, 0, 0)
+        ] * 2
+        assert [lane.safety for lane in report.lanes] == ["memory", "process"]
+        assert [lane.lane for lane in report.lanes] == ["memory", "jsonlines"]
+
+
+async def test_what_is_pending_makes_the_report_false_and_names_the_lane() -> None:
+    hung, healthy = GateSink(), ScriptedSink()
+    async with Trace("r", sinks=[(hung, QUICK), (healthy, QUICK)]) as trace:
+        trace.info("m")
+        report = await trace.aflush(0.1)
+        assert not report
+        assert [(failure.lane, failure.records) for failure in report.failures] == [("gate", 2)]
+        await auntil(lambda: healthy.messages)
+        report = await trace.aflush(0.1)
+        assert [(lane.safe, lane.pending) for lane in report.lanes] == [(0, 2), (2, 0)]
+        hung.gate.set()
+        assert (await trace.aflush()).ok
+
+
+async def test_what_is_on_disk_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASYNCTRACE_STATE_DIR", str(tmp_path / "state"))
+    sink = Away()
+    async with Trace("r", sinks=[(sink, SPILLS_EARLY)]) as trace:
+        for i in range(500):
+            trace.info(f"m{i}")
+        await auntil(lambda: trace.pipeline.stats().lanes[0].spooled > 300)
+        report = await trace.aflush(0.1)
+        (lane,) = report.lanes
+        assert lane.safe == 0
+        assert lane.spooled + lane.pending == 501
+        assert lane.spooled > 300
+        assert lane.reason == "TransientSinkError: nobody there"
+        sink.back = True
+        report = await trace.aflush()
+        assert report.ok
+        assert (report.lanes[0].safe, report.lanes[0].spooled) == (501, 0)
+
+
+async def test_what_was_lost_is_counted_but_settled() -> None:
+    sink = ScriptedSink([PermanentSinkError("no such table")])
+    async with Trace("r", sinks=[(sink, QUICK)]) as trace:
+        trace.info("m")
+        report = await trace.aflush()
+        assert report.ok, "nobody waits for it any more"
+        assert (report.lanes[0].safe, report.lanes[0].lost) == (0, 2)
+
+
+async def test_records_emitted_while_it_waits_do_not_fail_it() -> None:
+    sink = GateSink()
+    async with Trace("r", sinks=[(sink, QUICK)]) as trace:
+        trace.info("before")
+        flushing = asyncio.create_task(trace.aflush())
+        await auntil(sink.waiting.is_set)
+        trace.info("meanwhile")
+        sink.gate.set()
+        assert (await flushing).ok
+
+
+async def test_asked_to_speak_up_it_raises_for_each_lane() -> None:
+    hung, rejecting = GateSink(), ScriptedSink([PermanentSinkError("no such table")])
+    async with Trace("r", sinks=[(hung, QUICK), (rejecting, QUICK)], fail_silently=False) as trace:
+        trace.info("m")
+        await auntil(lambda: rejecting.sizes)
+        with pytest.raises(DeliveryError) as caught:
+            await trace.aflush(0.1)
+        assert sorted((failure.lane, failure.records) for failure in caught.value.failures) == [
+            ("gate", 2),
+            ("scripted", 2),
+        ]
+        hung.gate.set()
+        assert (await trace.aflush()).ok
+
+
+async def test_the_process_wide_flush_reports_on_every_pipeline() -> None:
+    async with Trace("a", sinks=[MemorySink()]) as a, Trace("b", sinks=[MemorySink()]) as b:
+        a.info("m")
+        b.info("m")
+        report = await asynctrace.aflush()
+        assert isinstance(report, FlushReport)
+        assert [lane.safe for lane in report.lanes] == [2, 2]
+        assert (await asyncio.to_thread(asynctrace.flush)).ok
+
+
+async def test_on_the_home_loop_a_sync_flush_does_not_claim_what_it_cannot_know() -> None:
+    async with Trace("r", sinks=[(ScriptedSink(), QUICK)]) as trace:
+        trace.info("m")
+        report = trace.flush()
+        assert not report.done
+        assert not report.ok
+        assert (await trace.aflush()).ok
+
+
+def test_a_trace_that_was_never_used_has_nothing_to_report() -> None:
+    assert Trace("r", sinks=["memory:"]).flush() == FlushReport((), done=True)
