@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from asynctrace import api
 from asynctrace._version import __version__
 from asynctrace.core.clock import SYSTEM_CLOCK, Clock
+from asynctrace.pipeline.breaker import BreakerState
 from asynctrace.pipeline.histogram import HistogramStats
 from asynctrace.pipeline.ledger import LaneStats, PipelineStats
 
@@ -102,6 +103,7 @@ _LANE_LEVELS = (
     ("pending", "Records in memory, on their way."),
     ("spooled", "Records on disk, waiting."),
 )
+_STATES = get_args(BreakerState)
 _NAMES = {"batches": "written", "retries": "retried"}  # asynctrace_lane_written_batches_total
 
 
@@ -160,6 +162,17 @@ def _lane_metrics(stats: tuple[PipelineStats, ...]) -> Iterator[_Metric]:
         "gauge",
         "1 when the writer has stopped waiting for the lane, else 0.",
         [(labels, int(lane.lagging)) for labels, lane in lanes],
+    )
+    yield _Metric(
+        "asynctrace.lane.breaker",
+        "1",
+        "gauge",
+        "1 for the state that the lane's circuit breaker is in, 0 for the others.",
+        [
+            ({**labels, "state": state}, int(lane.breaker == state))
+            for labels, lane in lanes
+            for state in _STATES
+        ],
     )
     yield from _lane_histograms(lanes)
 

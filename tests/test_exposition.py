@@ -39,6 +39,7 @@ LANE = LaneStats(
     failed=2,
     retries=1,
     lagging=True,
+    breaker="half-open",
     delays=DELAYS,
     batch_sizes=SIZES,
 )
@@ -51,7 +52,7 @@ def test_every_count_of_the_ledger_is_there() -> None:
     told = {
         name: value
         for name, family in families.items()
-        if family.kind != "histogram" and "dropped" not in name
+        if family.kind != "histogram" and "dropped" not in name and "breaker" not in name
         for value in family.samples.values()
     }
     assert told == {
@@ -70,6 +71,11 @@ def test_every_count_of_the_ledger_is_there() -> None:
         "asynctrace_lane_spooled_records": 2,
         "asynctrace_lane_lagging": 1,
     }
+    breaker = "asynctrace_lane_breaker"
+    states = {
+        state: families[breaker].value(breaker, state=state) for state in ("closed", "half-open", "open")
+    }
+    assert states == {"closed": 0, "half-open": 1, "open": 0}
     dropped = "asynctrace_lane_dropped_records_total"
     assert families[dropped].value(dropped, lane="sqlite", reason="intake full") == 1
     assert families[dropped].value(dropped, lane="sqlite", reason="lane full (drop_oldest)") == 2

@@ -19,6 +19,7 @@ from asynctrace.errors import (
     TransientSinkError,
 )
 from asynctrace.pipeline.backlog import Load
+from asynctrace.pipeline.breaker import CircuitBreaker
 from asynctrace.pipeline.deadline import Deadline
 from asynctrace.pipeline.diagnostics import redactor, say_of_lane
 from asynctrace.pipeline.ledger import LaneCounts
@@ -46,25 +47,34 @@ class Delivery:
         counts: LaneCounts,
         settlement: Settlement,
     ) -> None:
+        self.breaker = CircuitBreaker(options.breaker_failures, options.breaker_cooldown)
         self._lane = lane
         self._sink = sink
         self._options = options
         self._counts = counts
         self._settlement = settlement
         self._nudge = asyncio.Event()
+        self._deadline: Deadline | None = None  # of the closing that is going on
         self._opened = False
         self._homes = 0  # how many homes it has left
         self._say = partial(say_of_lane, lane)
 
     def hurry(self) -> None:
-        """End the pause before a retry."""
+        """End the pause before a retry; not that of an open breaker, nor one that the destination asked for."""
         self._nudge.set()
+
+    def close_by(self, deadline: Deadline) -> None:
+        """This is the end: one probe goes through an open breaker, and no pause is begun that ends too late."""
+        self._deadline = deadline
+        self.breaker.half_open()
 
     def rehome(self) -> None:
         """Forget the event loop that is gone, and what was opened on it."""
         self._nudge = asyncio.Event()
+        self._deadline = None
         self._homes += 1
         self._opened = False
+        self.breaker.broken_off()  # a probe that was on its way there
 
     async def aclose(self, deadline: Deadline) -> None:
         """Close the sink within the deadline."""
@@ -76,10 +86,17 @@ class Delivery:
         self._opened = False
 
     async def attempt(self, load: Load) -> None:
-        """One write. Afterwards the load is settled, replaced by its rest, or, after a pause, still in hand."""
+        """One write. Afterwards the load is settled, replaced by its rest, or, after a pause, still in hand.
+
+        Raises:
+            TimeoutError: the lane closes, and nothing could be tried before its deadline.
+        """
         batch = load.batch
         if not batch.records and not batch.marks:
             self._settlement.settle(load)
+            return
+        if wait := self.breaker.wait():
+            await self._sleep(wait)
             return
         if load.started is None:
             load.started = monotonic()
@@ -119,6 +136,20 @@ class Delivery:
         return True
 
     async def _write(self, batch: Batch) -> None:
+        try:
+            await self._open_and_write(batch)
+        except (BatchTooLargeError, PartialWriteError, PermanentSinkError):
+            self.breaker.answered()
+            raise
+        except Exception as error:
+            self.breaker.failed(_retry_after(error))
+            raise
+        except BaseException:  # cancelled: nobody knows
+            self.breaker.broken_off()
+            raise
+        self.breaker.answered()
+
+    async def _open_and_write(self, batch: Batch) -> None:
         limit, homes = asyncio.timeout(self._options.write_timeout), self._homes
         try:
             async with limit:
@@ -141,7 +172,7 @@ class Delivery:
         """Wait before the next try of the load, or give it up."""
         assert load.started is not None
         load.attempts += 1
-        retry_after = error.retry_after if isinstance(error, TransientSinkError) else None
+        retry_after = _retry_after(error)
         elapsed = monotonic() - load.started
         pause = self._options.retry.delay(load.attempts, elapsed=elapsed, retry_after=retry_after)
         if pause is None:
@@ -149,12 +180,24 @@ class Delivery:
             return
         self._counts.retries += 1
         if retry_after is not None:  # the destination asked to be left alone: nobody hurries that
-            await asyncio.sleep(pause)
+            await self._sleep(pause)
             return
+        self._check_time_for(pause)
         self._nudge.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await self._nudge.wait()
+
+    async def _sleep(self, pause: float) -> None:
+        """A pause that nobody hurries."""
+        self._check_time_for(pause)
+        await asyncio.sleep(pause)
+
+    def _check_time_for(self, pause: float) -> None:
+        # A local store has its last write at the deadline: what is locked or full now may not be so then.
+        deadline = self._deadline if not isinstance(self._sink, LocalSink) else None
+        if deadline is not None and pause >= deadline.left():
+            raise TimeoutError
 
     def _halve(self, load: Load, error: BatchTooLargeError) -> None:
         records = load.batch.records
@@ -191,6 +234,10 @@ class Delivery:
         self._counts.failed += 1
         self._counts.last_error = redactor.redact_text(f"{type(error).__name__}: {error}")
         self._say(error, "write failed: %r", error)
+
+
+def _retry_after(error: Exception) -> float | None:
+    return error.retry_after if isinstance(error, TransientSinkError) else None
 
 
 def _indices(error: PartialWriteError, batch: Batch) -> set[int]:

@@ -236,6 +236,7 @@ class Lane:
         """
         self._end_range()
         self._hurry = True
+        self._delivery.close_by(deadline)
         with suppress(TimeoutError):
             async with asyncio.timeout(deadline.left()) as limit:
                 self._closing = (deadline, limit)
@@ -341,6 +342,7 @@ class Lane:
             retries=counts.retries,
             last_error=counts.last_error,
             lagging=self.lagging,
+            breaker=self._delivery.breaker.state,
             delays=counts.delays.stats(),
             batch_sizes=counts.batch_sizes.stats(),
         )

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from asynctrace.pipeline.breaker import BreakerState
 from asynctrace.pipeline.histogram import SIZE_BOUNDS, Delays, Histogram, HistogramStats
 
 
@@ -32,6 +33,7 @@ class LaneStats:
         retries: writes tried again.
         last_error: the last failure in words, or None.
         lagging: whether the writer has stopped waiting for this lane.
+        breaker: ``open`` while nothing is tried after failures, ``half-open`` when one probe goes through.
         delays: seconds from the call that made a record until it was safe; None when nobody counted.
         batch_sizes: records in each successful write; None when nobody counted.
     """
@@ -52,6 +54,7 @@ class LaneStats:
     retries: int = 0
     last_error: str | None = None
     lagging: bool = False
+    breaker: BreakerState = "closed"
     delays: HistogramStats | None = None
     batch_sizes: HistogramStats | None = None
 

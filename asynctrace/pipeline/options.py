@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from math import inf
+from typing import Literal, get_args
 
 from asynctrace.core.level import Level
 from asynctrace.core.record import Record
 from asynctrace.pipeline.retry import RetryPolicy
+from asynctrace.pipeline.rules import Rules, check, whole
 from asynctrace.pipeline.spool import MAX_AGE, MAX_BYTES
 
 Safety = Literal["memory", "process", "disk"]
@@ -45,6 +47,9 @@ class LaneOptions:
         when_full: see :data:`WhenFull`.
         patience: seconds without progress after which the writer stops waiting for the lane.
         retry: when to try again after a transient failure.
+        breaker_failures: transient failures in a row after which nothing is tried for a while: what waits stays in
+            the backlog, or goes where ``when_full`` says; None: never.
+        breaker_cooldown: seconds of that while; then one write is tried, and its answer decides whether more follow.
         surprises: tries for errors that no sink should raise.
         level: the lowest level that the lane takes, however high that of a run is; None: what each run asks for.
             Structural records always pass.
@@ -53,6 +58,9 @@ class LaneOptions:
         spool_max_bytes: bytes that the lane may keep on disk; a tenth is reserved for level error and above.
         spool_max_age: seconds after which a record on disk is no longer worth delivering.
         safety: what a record survives once the sink took it, for those who ask; see :data:`Safety`.
+
+    Raises:
+        ConfigurationError: an option has a value that cannot be used.
     """
 
     linger: float = 0.0
@@ -65,6 +73,8 @@ class LaneOptions:
     when_full: WhenFull = "wait"
     patience: float = 0.25
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    breaker_failures: int | None = None
+    breaker_cooldown: float = 15.0
     surprises: int = 3
     level: Level | None = None
     admit: Callable[[Record], bool] | None = None
@@ -73,9 +83,41 @@ class LaneOptions:
     spool_max_age: float = MAX_AGE
     safety: Safety = "process"
 
+    def __post_init__(self) -> None:
+        check("LaneOptions", self, _RULES)
+
+
+_RULES: Rules = (
+    (("linger", "patience"), lambda value: 0 <= value < inf, "a number of seconds from 0"),
+    (("breaker_cooldown",), lambda value: 0 < value < inf, "a number of seconds above 0"),
+    (("spool_max_age",), lambda value: value > 0, "a number of seconds above 0"),
+    (
+        ("write_timeout",),
+        lambda value: value is None or 0 < value < inf,
+        "a number of seconds above 0, or None",
+    ),
+    (
+        ("trigger", "max_records", "short", "high_water", "capacity", "surprises", "mark_every"),
+        lambda value: whole(value, 1),
+        "a whole number above 0",
+    ),
+    (
+        ("breaker_failures",),
+        lambda value: value is None or whole(value, 1),
+        "a whole number above 0, or None",
+    ),
+    (("spool_max_bytes",), lambda value: whole(value, 0), "a whole number from 0"),
+    (("when_full",), lambda value: value in get_args(WhenFull), ", ".join(get_args(WhenFull))),
+    (("safety",), lambda value: value in get_args(Safety), ", ".join(get_args(Safety))),
+    (("retry",), lambda value: isinstance(value, RetryPolicy), "a RetryPolicy"),
+    (("admit",), lambda value: value is None or callable(value), "a callable, or None"),
+)
+
 
 LOCAL = LaneOptions()
-"""Local stores: no linger of their own (the writer's is enough), waited for when they are behind."""
+"""Local stores: no linger of their own (the writer's is enough), waited for when they are behind, never left alone:
+a locked database or a full disk is back at any moment, and the program waits for it.
+"""
 
 REMOTE = LaneOptions(
     linger=1.0,
@@ -85,5 +127,10 @@ REMOTE = LaneOptions(
     write_timeout=30.0,
     capacity=100_000,
     when_full="spill",
+    breaker_failures=8,
 )
-"""Remote stores: a write a second, at once when 50 records wait, at most 100 in one write."""
+"""Remote stores: a write a second, at once when 50 records wait, at most 100 in one write.
+
+Eight failures, with the pauses between them, are some six seconds: a restart of the destination is over by then, and
+what takes longer is an outage.
+"""

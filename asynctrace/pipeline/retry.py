@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
+
+from asynctrace.pipeline.rules import Rules, check, whole
 
 DEFAULT_BASE = 0.1
 DEFAULT_CEILING = 30.0
@@ -22,6 +25,9 @@ class RetryPolicy:
         attempts: give up after so many tries; None: never, the records wait.
         total: seconds after which the lane gives up on a batch; None: never.
 
+    Raises:
+        ConfigurationError: a value is none of these.
+
     >>> RetryPolicy(base=1.0, ceiling=8.0).delay(attempt=5, uniform=max)
     8.0
     """
@@ -30,6 +36,9 @@ class RetryPolicy:
     ceiling: float = DEFAULT_CEILING
     attempts: int | None = None
     total: float | None = None
+
+    def __post_init__(self) -> None:
+        check("RetryPolicy", self, _RULES)
 
     def delay(
         self,
@@ -56,3 +65,10 @@ class RetryPolicy:
         if self.total is not None and elapsed + pause > self.total:
             return None
         return pause
+
+
+_RULES: Rules = (
+    (("base", "ceiling"), lambda value: 0 <= value < inf, "a number of seconds from 0"),
+    (("attempts",), lambda value: value is None or whole(value, 1), "a whole number above 0, or None"),
+    (("total",), lambda value: value is None or value > 0, "a number of seconds above 0, or None"),
+)
