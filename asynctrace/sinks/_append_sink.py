@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from operator import attrgetter
 from typing import Literal, ParamSpec, TypeVar, get_args
 
-from asynctrace.core.batch import Batch
+from asynctrace.core.batch import Batch, Mark
 from asynctrace.core.record import Record
 from asynctrace.errors import ConfigurationError, SinkClosedError, TransientSinkError
 from asynctrace.ports import LocalSink
 from asynctrace.sinks._files import AppendFiles, translate
+from asynctrace.sinks._rotation import NEVER, Rotation
+from asynctrace.sinks._tidying import Explain, tidy
 from asynctrace.worker import Worker
 
 P = ParamSpec("P")
@@ -25,6 +30,8 @@ Durability = Literal["process", "disk"]
 """What lines survive: the death of the process, or a loss of power too (one fsync a file and batch)."""
 
 _key = attrgetter("producer", "seq")
+_TIDYING = 1.0  # seconds that closing waits for rotated files to be tidied; the next process goes on with it
+_logger = logging.getLogger("asynctrace")
 
 
 class AppendSink(LocalSink):
@@ -38,12 +45,15 @@ class AppendSink(LocalSink):
         directory: made when it is missing.
         max_open_files: descriptors that stay open.
         durability: see :data:`Durability`.
+        rotation: when a file makes way for a new one, and what becomes of it.
 
     Raises:
         ConfigurationError: an argument is out of range.
     """
 
-    def __init__(self, directory: str, *, max_open_files: int, durability: Durability) -> None:
+    def __init__(
+        self, directory: str, *, max_open_files: int, durability: Durability, rotation: Rotation = NEVER
+    ) -> None:
         if max_open_files < 1:
             raise ConfigurationError("max_open_files", max_open_files, "a number from 1")
         if durability not in get_args(Durability):
@@ -51,6 +61,7 @@ class AppendSink(LocalSink):
         self._directory = directory
         self._max_open_files = max_open_files
         self._sync = durability == "disk"
+        self._rotation = rotation
         self._appender: _Appender | None = None
 
     @abstractmethod
@@ -61,6 +72,18 @@ class AppendSink(LocalSink):
     def _collect_marks(self, batch: Batch, parts: Parts) -> None:
         """Add the lines of the batch's marks to the parts."""
 
+    @abstractmethod
+    def _explain(self, path: str, marks: Sequence[Mark]) -> None:
+        """Keep the marks that tell of a rotated file which is about to be deleted; on a thread of its own.
+
+        Raises:
+            OSError: they could not be written.
+        """
+
+    def _tidied_when_opened(self) -> Sequence[str]:
+        """Files whose rotated ones an earlier process may have left untidied."""
+        return ()
+
     async def open(self) -> None:
         """Make the directory and get ready to write.
 
@@ -70,11 +93,14 @@ class AppendSink(LocalSink):
         """
         if self._appender is not None:
             self._appender.abandon()
-        appender = self._appender = _Appender(self._new_files(), repr(self))
+        tidier = _Tidier(self._rotation, self._explain, repr(self))
+        appender = self._appender = _Appender(self._new_files(tidier.tidy), tidier, repr(self))
         try:
             await appender.call(os.makedirs, self._directory, exist_ok=True)
         except OSError as error:
             raise translate(error, self._directory) from error
+        for path in self._tidied_when_opened():
+            tidier.tidy(path)
 
     async def write(self, batch: Batch) -> None:
         """Append the batch; when this returns its lines survive as ``durability`` says.
@@ -108,6 +134,7 @@ class AppendSink(LocalSink):
                 appender.files.close()  # no thread can start any more, so none runs
             finally:
                 appender.worker.shutdown()
+                await appender.tidier.end()
 
     def write_now(self, batch: Batch) -> None:
         """Append the batch by plain calls on descriptors of its own.
@@ -128,15 +155,22 @@ class AppendSink(LocalSink):
         finally:
             files.close()
 
-    def _new_files(self) -> AppendFiles:
-        return AppendFiles(self._directory, max_open=self._max_open_files, sync=self._sync)
+    def _new_files(self, told: Callable[[str], None] | None = None) -> AppendFiles:
+        return AppendFiles(
+            self._directory,
+            max_open=self._max_open_files,
+            sync=self._sync,
+            rotation=self._rotation,
+            told=told,
+        )
 
 
 class _Appender:
     """What belongs to one ``open``: it is left as it is when the sink opens again elsewhere."""
 
-    def __init__(self, files: AppendFiles, name: str) -> None:
+    def __init__(self, files: AppendFiles, tidier: _Tidier, name: str) -> None:
         self.files = files
+        self.tidier = tidier
         self.worker = Worker(f"asynctrace {name}")
         self._process = os.getpid()
         self._last: object = None
@@ -164,6 +198,42 @@ class _Appender:
         except RuntimeError:
             pass  # the interpreter ends, and with it the descriptors
         self.worker.shutdown()
+        self.tidier.abandon()
+
+
+class _Tidier:
+    """Tidies rotated files on a thread of its own, so that no write waits for it."""
+
+    def __init__(self, rotation: Rotation, explain: Explain, name: str) -> None:
+        self._rotation = rotation
+        self._explain = explain
+        self._worker = Worker(f"asynctrace rotation {name}")
+        self._last: Future[None] | None = None
+
+    def tidy(self, path: str) -> None:
+        """Soon; any thread."""
+        if self._rotation.tidies:
+            try:
+                self._last = self._worker.submit(self._tidy, path)
+            except RuntimeError:
+                pass  # the interpreter ends; the next process goes on with it
+
+    def _tidy(self, path: str) -> None:
+        try:
+            tidy(path, self._rotation, self._explain)
+        except Exception as error:  # nobody waits for it
+            _logger.warning("the rotated files of %s cannot be tidied: %s", path, error)
+
+    async def end(self) -> None:
+        """Wait for what was begun, for a moment."""
+        if self._last is not None:
+            _, unfinished = await asyncio.wait({asyncio.wrap_future(self._last)}, timeout=_TIDYING)
+            for future in unfinished:
+                future.cancel()
+        self._worker.shutdown()
+
+    def abandon(self) -> None:
+        self._worker.shutdown()
 
 
 def checked_path(path: str | os.PathLike[str]) -> str:

@@ -8,13 +8,16 @@ end of its own, so that it never swallows its neighbour, and is written again.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from asynctrace.errors import PermanentSinkError, SinkError, TransientSinkError
 from asynctrace.sinks._directory_lock import DirectoryLock
+from asynctrace.sinks._rotation import NEVER, Rotation, next_name
 
 _PERMANENT = {
     errno.EACCES,
@@ -36,12 +39,31 @@ _FLAGS = (
 )  # readable: the last byte is looked at
 _LOOK_AGAIN = 0.002  # seconds between two looks at a half line; a write takes microseconds
 _SETTLE = 1.0  # seconds to find out whether a half line is being written or was left behind
+_PATIENCE = (
+    0.05  # seconds that a write waits to have the files for itself, to rotate one; else a later write does
+)
+_REST = 0.1  # seconds until then
+_FAILED_REST = 60.0  # seconds after the system refused to rename a file
+
+_logger = logging.getLogger("asynctrace")
 
 
 def translate(error: OSError, path: str) -> SinkError:
     """The error of this package for an error of the system."""
     message = f"{error.filename or path}: {error.strerror or error}"
     return PermanentSinkError(message) if error.errno in _PERMANENT else TransientSinkError(message)
+
+
+class _Open(NamedTuple):
+    descriptor: int
+    status: os.stat_result  # when it was opened: which file it is
+
+    def is_at(self, path: str) -> bool:
+        """Whether it still is the file of that path."""
+        try:
+            return os.path.samestat(os.stat(path), self.status)
+        except FileNotFoundError:
+            return False
 
 
 class AppendFiles:
@@ -51,13 +73,27 @@ class AppendFiles:
         directory: the folder that holds them all, at any depth; it carries the lock against pruning.
         max_open: descriptors that stay open; the least recently used one goes.
         sync: whether lines must also survive a loss of power.
+        rotation: when a file makes way for a new one.
+        told: called with the path of a file that has made way.
     """
 
-    def __init__(self, directory: str, *, max_open: int, sync: bool) -> None:
+    def __init__(
+        self,
+        directory: str,
+        *,
+        max_open: int,
+        sync: bool,
+        rotation: Rotation = NEVER,
+        told: Callable[[str], None] | None = None,
+    ) -> None:
         self._lock = DirectoryLock(directory)
         self._max_open = max_open
         self._sync = sync
-        self._open: OrderedDict[str, int] = OrderedDict()
+        self._rotation = rotation
+        self._rotates = rotation.ever
+        self._told = told
+        self._rest_until = 0.0
+        self._open: OrderedDict[str, _Open] = OrderedDict()
         self._torn: set[str] = set()
 
     def append(self, parts: Mapping[str, bytes], done: dict[str, int]) -> None:
@@ -85,12 +121,12 @@ class AppendFiles:
     def close(self) -> None:
         """Close all descriptors; later calls open them again."""
         while self._open:
-            os.close(self._open.popitem()[1])
+            os.close(self._open.popitem()[1].descriptor)
         self._torn.clear()
         self._lock.close()
 
     def _append(self, path: str, lines: bytes, start: int, done: dict[str, int]) -> None:
-        descriptor = self._descriptor(path)
+        descriptor = self._descriptor(path, len(lines) - start)
         while start < len(lines):
             head = b"\n" if path in self._torn else b""
             piece = head + lines[start:] if head or start else lines
@@ -110,13 +146,20 @@ class AppendFiles:
         if self._sync:
             os.fsync(descriptor)
 
-    def _descriptor(self, path: str) -> int:
-        descriptor = self._open.get(path)
-        if descriptor is not None:
-            if os.fstat(descriptor).st_nlink:
-                self._open.move_to_end(path)
+    def _descriptor(self, path: str, more: int) -> int:
+        """The file of that path, with room for so many bytes more."""
+        while True:
+            descriptor = self._current(path)
+            if not self._rotates or not self._is_due(path, descriptor, more) or not self._rotate(path, more):
                 return descriptor
-            self._forget(path)  # pruned or removed by hand: what is written there now would be lost
+
+    def _current(self, path: str) -> int:
+        known = self._open.get(path)
+        if known is not None:
+            if known.is_at(path):
+                self._open.move_to_end(path)
+                return known.descriptor
+            self._forget(path)  # rotated, pruned or removed by hand: what is written there now would be lost
         while len(self._open) >= self._max_open:
             self._forget(next(iter(self._open)))
         try:
@@ -127,13 +170,51 @@ class AppendFiles:
             while self._open:  # the program needs them more than we do
                 self._forget(next(iter(self._open)))
             descriptor = self._create(path)
-        self._open[path] = descriptor
+        self._open[path] = _Open(descriptor, os.fstat(descriptor))
         if not _ends_with_line(descriptor):
             if self._is_torn(descriptor):
                 self._torn.add(path)
-            if not os.fstat(descriptor).st_nlink:  # pruned while nobody held the lock
-                return self._descriptor(path)
+            return self._current(path)  # it may have been rotated or pruned while nobody held the lock
         return descriptor
+
+    def _is_due(self, path: str, descriptor: int, more: int) -> bool:
+        return self._rotation.is_due(path, os.fstat(descriptor), more, time.time())
+
+    def _rotate(self, path: str, more: int) -> bool:
+        """Whether to look at the file again: it has made way, by us or by another process."""
+        if time.monotonic() < self._rest_until:
+            return False
+        before = self._open[path]
+        deadline = time.monotonic() + _PATIENCE
+        try:
+            while not (alone := self._lock.upgrade()) and time.monotonic() < deadline:
+                time.sleep(_LOOK_AGAIN)
+            if alone and before.is_at(path) and self._is_due(path, before.descriptor, more):
+                self._make_way(path, before.descriptor)
+        except OSError as error:
+            self._rest_until = time.monotonic() + _FAILED_REST
+            _logger.warning("%s cannot be rotated and goes on growing: %s", path, error)
+        finally:
+            self._lock.downgrade()
+        if before.is_at(path):
+            self._rest_until = max(self._rest_until, time.monotonic() + _REST)
+            return False
+        return True
+
+    def _make_way(self, path: str, descriptor: int) -> None:
+        if not _ends_with_line(descriptor):  # nobody is in the middle of a write while we are alone
+            os.write(descriptor, b"\n")
+        mode = os.fstat(descriptor).st_mode & 0o777
+        os.rename(path, next_name(path))
+        new = os.open(path, _FLAGS, mode)
+        try:
+            os.fchmod(new, mode)
+        finally:
+            os.close(new)
+        if self._sync:
+            _sync_directory(os.path.dirname(path))
+        if self._told is not None:
+            self._told(path)
 
     def _is_torn(self, descriptor: int) -> bool:
         # Either somebody is in the middle of a write, or died there. Only who has the lock alone can tell.
@@ -160,10 +241,10 @@ class AppendFiles:
             return descriptor
 
     def _forget(self, path: str) -> None:
-        descriptor = self._open.pop(path, None)
+        known = self._open.pop(path, None)
         self._torn.discard(path)
-        if descriptor is not None:
-            os.close(descriptor)
+        if known is not None:
+            os.close(known.descriptor)
 
 
 def _ends_with_line(descriptor: int) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from itertools import islice
-from typing import ParamSpec, TypeVar
+from typing import BinaryIO, ParamSpec, TypeVar
 
 import msgspec
 
@@ -16,6 +18,7 @@ from asynctrace.core.numbers import Numbers
 from asynctrace.core.record import Record
 from asynctrace.core.summary import RunSummary
 from asynctrace.errors import StoreError
+from asynctrace.sinks._rotation import GZIPPED, opened, opened_one, rotated
 from asynctrace.worker import Worker
 
 P = ParamSpec("P")
@@ -30,6 +33,10 @@ _ESCAPED = frozenset('"\\/')  # JSON may write them in two ways
 _MARK_START = b'{"kind":"%b"' % MARK_KIND.encode()
 
 
+_Place = tuple[str, int]
+"""Name of a file and number of a line in it."""
+
+
 class _Key(msgspec.Struct):
     producer: str
     seq: int
@@ -39,7 +46,7 @@ _decode_key = msgspec.json.Decoder(_Key).decode
 
 
 class Lines:
-    """One file of lines, read from its beginning to its present end.
+    """A file of lines with those that were rotated away before it, read from the beginning to the present end.
 
     Args:
         path: the file; a missing one is empty.
@@ -48,10 +55,17 @@ class Lines:
 
     def __init__(self, path: str, decoder: RecordDecoder | None = None) -> None:
         self._path = path
-        self._name = os.path.basename(path)
+        self._open = opened
         self._decoder = decoder or RecordDecoder()
         self._problems: list[str] = []
         self._more_problems = 0
+
+    @classmethod
+    def of_one(cls, path: str) -> Lines:
+        """The lines of that file alone, compressed or not."""
+        lines = cls(path)
+        lines._open = opened_one
+        return lines
 
     def records(self) -> Iterator[Record]:
         """The records; what cannot be read becomes a problem."""
@@ -63,40 +77,38 @@ class Lines:
         part = (
             run_id.encode() if run_id.isascii() and run_id.isprintable() and not _ESCAPED & {*run_id} else b""
         )
-        for line in self._lines():
+        for place, line in self._lines():
             if part in line:
-                for _, record in self._read((line,)):
-                    if record is not None and record.run_id == run_id:
-                        yield record
+                record = self._record(place, line)
+                if record is not None and record.run_id == run_id:
+                    yield record
 
     def raw(self) -> Iterator[tuple[bytes, Record | None]]:
         """Each line without its end, with its record; None for marks and for what cannot be read."""
-        yield from self._read(self._lines())
+        for place, line in self._lines():
+            yield line, self._record(place, line)
 
-    def _read(self, lines: Iterable[bytes]) -> Iterator[tuple[bytes, Record | None]]:
-        for number, line in enumerate(lines, 1):
-            if not line or line.startswith(_MARK_START):
-                yield line, None
-                continue
-            try:
-                record: Record | None = self._decoder.from_json(line)
-            except ValueError:
-                self._tell(f"{self._name}: line {number} torn")
-                record = self._rescue(line)
-            yield line, record
+    def _record(self, place: _Place, line: bytes) -> Record | None:
+        if not line or line.startswith(_MARK_START):
+            return None
+        try:
+            return self._decoder.from_json(line)
+        except ValueError:
+            self._tell_torn(place)
+            return self._rescue(line)
 
     def marks(self) -> Iterator[Mark]:
         """The marks."""
-        for number, line in enumerate(self._lines(), 1):
+        for place, line in self._lines():
             if line.startswith(_MARK_START):
                 try:
                     yield mark_of(line)
                 except ValueError:
-                    self._tell(f"{self._name}: line {number} torn")
+                    self._tell_torn(place)
 
     def keys(self) -> Iterator[tuple[str, int]]:
         """The key of each record; looks at nothing else in a line that is whole."""
-        for line in self._lines():
+        for _, line in self._lines():
             if line and not line.startswith(_MARK_START):
                 try:
                     key = _decode_key(line)
@@ -110,7 +122,21 @@ class Lines:
     def last(self) -> Record | None:
         """The last record that can be read, without reading all that is before it."""
         try:
-            with open(self._path, "rb", buffering=0) as file:
+            if (last := self._last_of(self._path)) is not None:
+                return last
+            before = rotated(self._path)  # the file has just made way for a new one
+            return self._last_of(before[-1]) if before else None
+        except OSError as error:
+            raise StoreError(f"{self._path}: {error.strerror}") from error
+
+    def _last_of(self, path: str) -> Record | None:
+        if path.endswith(GZIPPED):
+            last = None
+            for last in Lines.of_one(path).records():  # noqa: B007  # only the last one counts
+                pass
+            return last
+        try:
+            with open(path, "rb", buffering=0) as file:
                 size, taken = os.fstat(file.fileno()).st_size, 0
                 while taken < size:
                     taken = min(size, max(_TAIL, 8 * taken))
@@ -122,29 +148,32 @@ class Lines:
                             continue
         except FileNotFoundError:
             pass
-        except OSError as error:
-            raise StoreError(f"{self._path}: {error.strerror}") from error
         return None
 
     def problems(self) -> tuple[str, ...]:
         """What could not be read so far."""
         if not self._more_problems:
             return tuple(self._problems)
-        return (*self._problems, f"{self._name}: {self._more_problems} more torn lines")
+        return (*self._problems, f"{os.path.basename(self._path)}: {self._more_problems} more torn lines")
 
-    def _lines(self) -> Iterator[bytes]:
+    def _lines(self) -> Iterator[tuple[_Place, bytes]]:
         try:
-            with open(self._path, "rb", buffering=0) as file:
-                rest = b""
-                while chunk := file.read(_CHUNK):
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    yield from lines
-                if rest:
-                    yield rest
-        except FileNotFoundError:
-            return
+            for path, file in self._open(self._path):
+                yield from self._lines_of(os.path.basename(path), file)
         except OSError as error:
-            raise StoreError(f"{self._path}: {error.strerror}") from error
+            raise StoreError(f"{self._path}: {error.strerror or error}") from error
+
+    def _lines_of(self, name: str, file: BinaryIO) -> Iterator[tuple[_Place, bytes]]:
+        number, rest = 0, b""
+        try:
+            while chunk := file.read(_CHUNK):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for number, line in enumerate(lines, number + 1):  # noqa: B020  # it goes on where it was
+                    yield (name, number), line
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            self._tell(f"{name}: damaged behind line {number}: {error}")
+        if rest:
+            yield (name, number + 1), rest
 
     def _rescue(self, line: bytes) -> Record | None:
         # A writer that died in the middle of a line leaves its half before the next writer's whole line. The
@@ -156,6 +185,9 @@ class Lines:
             except ValueError:
                 start = line.find(_RECORD_START, start + 1)
         return None
+
+    def _tell_torn(self, place: _Place) -> None:
+        self._tell(f"{place[0]}: line {place[1]} torn")
 
     def _tell(self, problem: str) -> None:
         if len(self._problems) < _TOLD_PROBLEMS:

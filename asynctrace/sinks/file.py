@@ -7,6 +7,8 @@
 │   ├── metadata.jsonl    every log record, all of it
 │   └── events.jsonl      starts and ends of runs and spans
 └── marks.jsonl           what became of each range of numbers; for ``verify``
+
+A file of a run that was rotated stands beside it as ``stdout.000001.txt``; ``marks.jsonl`` is never rotated.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from asynctrace.sinks._directory_lock import DirectoryLock
 from asynctrace.sinks._files import AppendFiles
 from asynctrace.sinks._folders import PREFIX, folder_of
 from asynctrace.sinks._line_reader import LineReader, Lines, pruned_marks
+from asynctrace.sinks._rotation import Compression, Rotation
 from asynctrace.sinks._select import RunScan, in_order, newest_first
 from asynctrace.sinks._template import Template
 
@@ -62,6 +65,12 @@ class FileSink(AppendSink):
             record (long messages, tracebacks) stands behind a margin; control characters are escaped.
         max_open_files: descriptors that stay open; the least recently used one is closed for another.
         durability: ``"process"``: lines survive the death of the process; ``"disk"``: a loss of power too.
+        rotate_bytes: size that a file of a run may have before it makes way for a new one (``stdout.txt`` becomes
+            ``stdout.000001.txt``); None: any. A batch is never split, so it may grow larger by one batch.
+        rotate_every: seconds; a file last written in an earlier such interval makes way. They are counted from 1970,
+            UTC: 86400 rotates at midnight. None: never.
+        keep: rotated files of each name that stay; older ones are deleted, and marks tell what they held. None: all.
+        compress: what becomes of rotated files: ``"none"`` or ``"gzip"``.
 
     Raises:
         ConfigurationError: the format names an unknown key, or an argument is out of range.
@@ -74,11 +83,20 @@ class FileSink(AppendSink):
         format: str = FORMAT,
         max_open_files: int = MAX_OPEN_FILES,
         durability: Durability = "process",
+        rotate_bytes: int | None = None,
+        rotate_every: float | None = None,
+        keep: int | None = None,
+        compress: Compression = "none",
     ) -> None:
         self._template = Template(format)
         self._path = checked_path(path)
         self._folders: dict[str, str] = {}
-        super().__init__(self._path, max_open_files=max_open_files, durability=durability)
+        super().__init__(
+            self._path,
+            max_open_files=max_open_files,
+            durability=durability,
+            rotation=Rotation(rotate_bytes, rotate_every, keep, compress, exempt=MARKS),
+        )
 
     def __repr__(self) -> str:
         return f"FileSink({self._path!r})"
@@ -108,6 +126,14 @@ class FileSink(AppendSink):
     def _collect_marks(self, batch: Batch, parts: Parts) -> None:
         if batch.marks:
             parts[os.path.join(self._path, MARKS)] = [mark_line(mark) + b"\n" for mark in batch.marks]
+
+    def _explain(self, path: str, marks: Sequence[Mark]) -> None:
+        files = self._new_files()
+        try:
+            lines = b"".join(mark_line(mark) + b"\n" for mark in marks)
+            files.append({os.path.join(self._path, MARKS): lines}, {})
+        finally:
+            files.close()
 
 
 class _Folder:

@@ -5,8 +5,10 @@ Format: JSON Lines (jsonlines.org): UTF-8, one object a line; ``kind`` tells rec
 
 from __future__ import annotations
 
+import gzip
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence, Set
+from contextlib import nullcontext
 from os import PathLike
 
 from asynctrace.core.batch import Batch, Mark
@@ -17,10 +19,13 @@ from asynctrace.core.query import EVERYTHING, Query
 from asynctrace.core.record import Record
 from asynctrace.core.summary import RunSummary
 from asynctrace.errors import StoreError
+from asynctrace.sinks import _pruned
 from asynctrace.sinks._append_sink import AppendSink, Durability, Parts, checked_path
 from asynctrace.sinks._directory_lock import DirectoryLock
 from asynctrace.sinks._line_reader import LineReader, Lines, pruned_marks
+from asynctrace.sinks._rotation import GZIPPED, Compression, Rotation, number_of, rotated
 from asynctrace.sinks._select import RunScan, in_order, newest_first
+from asynctrace.sinks._tidying import claimed
 
 _LOCK_TIMEOUT = 10.0  # seconds that prune tries to get the file for itself
 
@@ -33,14 +38,38 @@ class JsonLinesSink(AppendSink):
     Args:
         path: the file; it and its folder are made when they are missing.
         durability: ``"process"``: lines survive the death of the process; ``"disk"``: a loss of power too.
+        rotate_bytes: size that the file may have before it makes way for a new one (``t.jsonl`` becomes
+            ``t.000001.jsonl``); None: any. A batch is never split, so it may grow larger by one batch.
+        rotate_every: seconds; a file last written in an earlier such interval makes way. They are counted from 1970,
+            UTC: 86400 rotates at midnight. None: never.
+        keep: rotated files that stay; older ones are deleted, and marks tell what they held. None: all.
+        compress: what becomes of rotated files: ``"none"`` or ``"gzip"``.
 
     Raises:
         ConfigurationError: an argument is out of range.
+
+    Example:
+        >>> JsonLinesSink("/var/log/app/traces.jsonl", rotate_bytes=100_000_000, keep=10, compress="gzip")
+        JsonLinesSink('/var/log/app/traces.jsonl')
     """
 
-    def __init__(self, path: str | PathLike[str], *, durability: Durability = "process") -> None:
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        durability: Durability = "process",
+        rotate_bytes: int | None = None,
+        rotate_every: float | None = None,
+        keep: int | None = None,
+        compress: Compression = "none",
+    ) -> None:
         self._path = checked_path(path)
-        super().__init__(os.path.dirname(self._path), max_open_files=1, durability=durability)
+        super().__init__(
+            os.path.dirname(self._path),
+            max_open_files=1,
+            durability=durability,
+            rotation=Rotation(rotate_bytes, rotate_every, keep, compress),
+        )
 
     def __repr__(self) -> str:
         return f"JsonLinesSink({self._path!r})"
@@ -52,12 +81,18 @@ class JsonLinesSink(AppendSink):
         if batch.marks:
             parts.setdefault(self._path, []).extend(mark_line(mark) + b"\n" for mark in batch.marks)
 
+    def _explain(self, path: str, marks: Sequence[Mark]) -> None:
+        _pruned.add(_pruned.path_of(self._path), number_of(path, self._path), marks)
+
+    def _tidied_when_opened(self) -> Sequence[str]:
+        return (self._path,)
+
 
 class JsonLinesReader(LineReader):
-    """Reads what :class:`JsonLinesSink` wrote; torn lines are skipped and told as problems.
+    """Reads what :class:`JsonLinesSink` wrote, rotated files too; torn lines are skipped and told as problems.
 
     Args:
-        path: the file.
+        path: the file that is written to.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -115,51 +150,90 @@ class JsonLinesReader(LineReader):
         return scan.summary(lines.problems()) if scan.admitted else None
 
     def _marks(self) -> Iterator[Mark]:
-        yield from self._lines().marks()
+        lines = self._lines()
+        yield from Lines.of_one(_pruned.path_of(self._path)).marks()
+        yield from lines.marks()
 
     def _numbers(self) -> Iterator[Numbers]:
         yield from in_ranges(self._lines().keys())
 
     def _lines(self) -> Lines:
-        if not os.path.isfile(self._path):
+        if not os.path.isfile(self._path) and not rotated(self._path):
             raise StoreError(f"{self._path}: there is no such file of JSON lines")
         return Lines(self._path)
 
     def _prune(self, older_than_ns: int) -> int:
-        newest: dict[str, int] = {}
-        for record in self._lines().records():
-            newest[record.run_id] = max(record.time_ns, newest.get(record.run_id, record.time_ns))
-        doomed = {run_id for run_id, time_ns in newest.items() if time_ns < older_than_ns}
-        if not doomed:
+        self._lines()
+        newest = _Newest()
+        newest.look(self._path)
+        if not newest.before(older_than_ns):
             return 0
+        gone: set[tuple[str, int]] = set()
         lock = DirectoryLock(os.path.dirname(self._path))
-        temporary = f"{self._path}.pruned-{os.getpid()}"
         try:
-            # Writers look at the file again after each wait for the lock, so the new file takes what comes
-            # next.
+            # Writers look at the file again after each wait for the lock, so the new file takes what comes next.
             with lock.exclusive(_LOCK_TIMEOUT):
-                gone = self._copy_without(doomed, older_than_ns, temporary)
-                os.replace(temporary, self._path)
+                newest.look(
+                    self._path
+                )  # a doomed run may have got a new record meanwhile: then all of it stays
+                doomed = newest.before(older_than_ns)
+                if os.path.isfile(self._path):
+                    gone |= _remove(self._path, doomed)
         finally:
             lock.close()
-            if os.path.exists(temporary):
-                os.unlink(temporary)
+        for path in rotated(self._path):  # nobody writes to these any more
+            with claimed(path) as gained:
+                if gained:
+                    gone |= _remove(path, doomed)
         return len(gone)
 
-    def _copy_without(self, doomed: set[str], older_than_ns: int, target: str) -> set[tuple[str, int]]:
-        # A doomed run may have got a new record since it was doomed: then all of it stays.
-        lines = self._lines()
-        doomed -= {r.run_id for r in lines.records() if r.run_id in doomed and r.time_ns >= older_than_ns}
-        gone: set[tuple[str, int]] = set()
-        with open(target, "xb") as output:
-            os.fchmod(output.fileno(), os.stat(self._path).st_mode & 0o777)
-            for line, record in self._lines().raw():
-                if record is not None and record.run_id in doomed:
-                    gone.add((record.producer, record.seq))
-                else:
-                    output.write(line + b"\n")
-            for mark in pruned_marks(gone):
-                output.write(mark_line(mark) + b"\n")
-            output.flush()
-            os.fsync(output.fileno())
+
+class _Newest:
+    """The newest record of each run, over all files; a file that has not changed is not read again."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, int] = {}
+        self._looked_at: set[tuple[int, int, int, int]] = set()
+
+    def look(self, path: str) -> None:
+        for part in (*rotated(path), path):
+            try:
+                status = os.stat(part)
+            except FileNotFoundError:
+                continue
+            state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            if state not in self._looked_at:
+                self._looked_at.add(state)
+                for record in Lines.of_one(part).records():
+                    self._of[record.run_id] = max(record.time_ns, self._of.get(record.run_id, record.time_ns))
+
+    def before(self, time_ns: int) -> set[str]:
+        """Runs without a record from then on."""
+        return {run_id for run_id, newest in self._of.items() if newest < time_ns}
+
+
+def _remove(path: str, doomed: Set[str]) -> set[tuple[str, int]]:
+    """Take the doomed runs out of one file; the keys that went."""
+    gone = {(r.producer, r.seq) for r in Lines.of_one(path).records() if r.run_id in doomed}
+    if not gone:
         return gone
+    temporary = f"{path}.pruned-{os.getpid()}"
+    try:
+        status = os.stat(path)
+        with open(temporary, "xb") as file:
+            os.fchmod(file.fileno(), status.st_mode & 0o777)
+            packed = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if path.endswith(GZIPPED) else None
+            with packed or nullcontext(file) as output:
+                for line, record in Lines.of_one(path).raw():
+                    if record is None or record.run_id not in doomed:
+                        output.write(line + b"\n")
+                for mark in pruned_marks(gone):
+                    output.write(mark_line(mark) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+    return gone

@@ -1,0 +1,114 @@
+"""What deleted files of lines held, in one small file beside those that stay: without it, ``verify`` would say loss."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+
+import msgspec
+
+from asynctrace.core.batch import Mark
+from asynctrace.core.decoding import mark_line, mark_of
+
+_PRODUCERS = 1_000  # of whom it is told, those heard of last; 200 bytes each
+
+
+class _Head(msgspec.Struct):
+    deleted: int
+
+
+def path_of(path: str) -> str:
+    """The small file that belongs to a file of lines: ``traces.pruned.jsonl`` to ``traces.jsonl``."""
+    stem, suffix = os.path.splitext(path)
+    return f"{stem}.pruned{suffix}"
+
+
+def add(path: str, deleted: int, marks: Iterable[Mark]) -> None:
+    """Add what must be told of one more file; one process at a time, the files in the order of their numbers.
+
+    Args:
+        path: the small file.
+        deleted: number of the file; one that was told of before is not told of again.
+        marks: its marks, and what it held.
+
+    Raises:
+        OSError: it cannot be written, and is as before.
+    """
+    if deleted <= last_deleted(path):
+        return
+    before = _read(path)
+    lines = [msgspec.json.encode(_Head(deleted)) + b"\n"]
+    lines += [mark_line(mark) + b"\n" for mark in merged([*map(mark_of, before[1:]), *marks])]
+    unfinished = f"{path}.part"
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(b"".join(lines))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(unfinished)
+        raise
+
+
+def last_deleted(path: str) -> int:
+    """The number of the last file that the small file tells of; 0 when there is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    before = _read(path)
+    return msgspec.json.decode(before[0], type=_Head).deleted if before else 0
+
+
+def _read(path: str) -> list[bytes]:
+    try:
+        with open(path, "rb") as file:
+            return file.read().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def merged(marks: Iterable[Mark]) -> Iterator[Mark]:
+    """Marks that say the same of the numbers of each producer together, as few as will do."""
+    covering: dict[str, list[Mark]] = {}
+    pruned: dict[str, Mark] = {}
+    for mark in dict.fromkeys(marks):
+        told = covering.setdefault(mark.producer, [])
+        covering[mark.producer] = covering.pop(mark.producer)  # heard of last
+        if mark.pruned:
+            before = pruned.get(mark.producer, mark)
+            pruned[mark.producer] = Mark(
+                mark.producer,
+                min(before.first, mark.first),
+                max(before.last, mark.last),
+                admitted=0,
+                pruned=mark.pruned + (before.pruned if before is not mark else 0),
+            )
+        elif told and (both := _join(told[-1], mark)) is not None:
+            told[-1] = both
+        else:
+            told.append(mark)
+    for producer in list(covering)[-_PRODUCERS:]:
+        yield from covering[producer]
+        if producer in pruned:
+            yield pruned[producer]
+
+
+def _join(one: Mark, other: Mark) -> Mark | None:
+    if one.last < one.first:
+        return None
+    follows = other.first == one.last + 1 and other.last >= other.first
+    corrects = other.first == other.last + 1 and one.first <= other.last <= one.last
+    if not (follows or corrects):
+        return None
+    return Mark(
+        one.producer,
+        one.first,
+        max(one.last, other.last),
+        one.admitted + other.admitted,
+        one.filtered + other.filtered,
+        one.dropped + other.dropped,
+    )
