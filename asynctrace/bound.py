@@ -8,14 +8,17 @@ from typing import Any
 
 from asynctrace.core import codec
 from asynctrace.core.run import RunContext
-from asynctrace.emitter import Emitter
+from asynctrace.emitter import Emitter, recording
 from asynctrace.errors import ConfigurationError
 from asynctrace.outlet import LongWay, Outlet
 from asynctrace.span import Span, new_span
 
 
+@recording
 class BoundTrace(Emitter):
     """A handle on a run with fields of its own; made by ``bind``. It neither starts nor ends the run."""
+
+    __slots__ = ("__weakref__", "_context", "_intake", "_outlet")
 
     def __init__(self, outlet: Outlet, context: RunContext) -> None:
         self._outlet = outlet
@@ -60,6 +63,8 @@ class BoundTrace(Emitter):
 
 class DeepTrace(BoundTrace):
     """A view whose records carry the call site further up the stack; made by ``opt``."""
+
+    __slots__ = ("_stacklevel",)
 
     def __init__(self, outlet: Outlet, context: RunContext, stacklevel: int) -> None:
         if stacklevel < 1:

@@ -14,13 +14,14 @@ from asynctrace.core.context import current_trace as _current
 from asynctrace.core.process import ProcessInfo
 from asynctrace.core.run import Run, RunContext
 from asynctrace.core.status import Status
-from asynctrace.emitter import Emitter
+from asynctrace.emitter import Emitter, recording
 from asynctrace.outlet import Nowhere
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.span import Span, new_span
 from asynctrace.trace import Trace
 
 
+@recording
 class NoTrace(Emitter):
     """What :func:`current_trace` gives where there is none and nothing is configured: counts, and warns."""
 

@@ -7,16 +7,16 @@ value that the C encoder refuses, no room) leaves it for :meth:`Emitter._emit`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from functools import cache
 from threading import get_ident
 from time import time_ns
-from types import FrameType
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import FrameType, FunctionType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from asynctrace.core import codec
 from asynctrace.core.codec import pack
-from asynctrace.core.context import SpanContext, current_span
+from asynctrace.core.context import current_span
 from asynctrace.core.exceptions import Caught, catch
 from asynctrace.core.level import Level
 from asynctrace.core.record import Detail, RawRecord
@@ -36,15 +36,17 @@ def caller() -> FrameType | None:
         return None
 
 
-def _recorder(level: Level, long_way: str, result: Awaited | None) -> Any:
+def _recorder(level: Level, long_way: str, result: Awaited | None, inside: bool) -> Any:
     """The method for one level in one colour; the two differ in what they give back.
 
     Args:
         level: the level.
         long_way: the name of the method for unusual calls.
         result: what a usual call gives back.
+        inside: whether the handle is itself the span that its records belong to.
     """
     number = int(level)
+    span_here = current_span.get
 
     def record(self: Emitter, message: object, /, *args: object, **fields: Any) -> Any:
         intake = self._intake
@@ -55,12 +57,13 @@ def _recorder(level: Level, long_way: str, result: Awaited | None) -> Any:
             frame = _getframe(1)
         except BaseException as error:  # the long way takes every value; an interrupt goes on afterwards
             return getattr(self, long_way)(number, message, args, fields, caller(), interrupt=error)
-        intake.append(
+        append = intake.append  # alone: as a method call it would be looked for in the class first
+        append(
             RawRecord(
                 time_ns(),
                 number,
                 self._context,
-                self._here(),
+                self if inside else span_here(),  # type: ignore[arg-type]  # only a span is inside
                 message,
                 payload,
                 frame.f_code,
@@ -76,6 +79,23 @@ def _recorder(level: Level, long_way: str, result: Awaited | None) -> Any:
     return record
 
 
+_Handle = TypeVar("_Handle", bound="type[Emitter]")
+
+
+def recording(handle: _Handle) -> _Handle:
+    """Class decorator: the recording methods.
+
+    Each has a code object of its own, which the interpreter adapts to this class; one that serves several classes
+    of handles stays as slow as it is at first.
+    """
+    for level in Level:
+        for name, long_way, result in ((level.label, "_emit", None), (f"a{level.label}", "_aemit", DONE)):
+            record = _recorder(level, long_way, result, handle._inside)
+            code = record.__code__.replace(co_name=name, co_qualname=f"{handle.__name__}.{name}")
+            setattr(handle, name, FunctionType(code, globals(), name, None, record.__closure__))
+    return handle
+
+
 class Emitter:
     """Records with the caller's time, call site, run and span.
 
@@ -88,8 +108,8 @@ class Emitter:
 
     _intake: Intake
     _context: RunContext
-    _here: Callable[[], SpanContext | None] = current_span.get
-    """The span that a record belongs to. A built-in is not bound to the instance: calling it costs no Python frame."""
+    _inside: ClassVar[bool] = False
+    """Whether the handle is itself the span that its records belong to."""
 
     if TYPE_CHECKING:
 
@@ -122,18 +142,6 @@ class Emitter:
 
         def acritical(self, message: object, /, *args: object, **fields: Any) -> Awaited:
             """As :meth:`critical`; awaiting it waits for room."""
-
-    else:
-        debug = _recorder(Level.DEBUG, "_emit", None)
-        info = _recorder(Level.INFO, "_emit", None)
-        warning = _recorder(Level.WARNING, "_emit", None)
-        error = _recorder(Level.ERROR, "_emit", None)
-        critical = _recorder(Level.CRITICAL, "_emit", None)
-        adebug = _recorder(Level.DEBUG, "_aemit", DONE)
-        ainfo = _recorder(Level.INFO, "_aemit", DONE)
-        awarning = _recorder(Level.WARNING, "_aemit", DONE)
-        aerror = _recorder(Level.ERROR, "_aemit", DONE)
-        acritical = _recorder(Level.CRITICAL, "_aemit", DONE)
 
     def exception(self, message: object, /, *args: object, exc_info: object = True, **fields: Any) -> None:
         """Record at level error with the exception that is being handled.
@@ -216,9 +224,8 @@ class Emitter:
         patient: bool = False,
     ) -> None:
         code, lasti = (frame.f_code, frame.f_lasti) if frame is not None else (None, 0)
-        raw = RawRecord(
-            time_ns(), level, self._context, self._here(), message, fields, code, lasti, get_ident(), 0
-        )
+        span: Any = self if self._inside else current_span.get()
+        raw = RawRecord(time_ns(), level, self._context, span, message, fields, code, lasti, get_ident(), 0)
         self._intake.put_record(raw, patient=patient)
 
     def _begin(self) -> None:
@@ -236,7 +243,9 @@ class Emitter:
         An attribute of the instance would do too, but the interpreter finds a method of the class faster.
         """
         loud: Any = self._loud or type(self)
-        self.__class__ = _quiet(loud, threshold)
+        wanted = _quiet(loud, threshold)
+        if wanted is not type(self):  # an object that has changed its class is slower at everything
+            self.__class__ = wanted
 
 
 def _nothing(self: Emitter, message: object, /, *args: object, **fields: object) -> None:

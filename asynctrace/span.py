@@ -18,7 +18,7 @@ from asynctrace.core.level import Level
 from asynctrace.core.record import Kind, RawRecord
 from asynctrace.core.run import Run, RunContext
 from asynctrace.core.status import Status
-from asynctrace.emitter import Emitter, caller
+from asynctrace.emitter import Emitter, caller, recording
 from asynctrace.errors import ClosedError
 from asynctrace.outlet import Outlet
 from asynctrace.pipeline.intake import Intake
@@ -34,6 +34,7 @@ _running_loop = asyncio._get_running_loop
 _task_of = asyncio.current_task if sys.version_info >= (3, 12) else asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]
 
 
+@recording
 class Span(SpanContext, Emitter):
     """A span: entering records its start, leaving its end with duration and status.
 
@@ -43,6 +44,8 @@ class Span(SpanContext, Emitter):
     """
 
     __slots__ = ("_context", "_fields", "_intake", "_started", "_token", "definition")
+
+    _inside = True
 
     definition: CodeType | None
     """For ``@traced``: the function that the span is about; its first line stands for the call site."""
@@ -59,9 +62,6 @@ class Span(SpanContext, Emitter):
         self._fields = fields
         self._token: Token[SpanContext | None] | None = None
         self._started = 0  # perf_counter_ns; 0 before, _ENDED after
-
-    def _here(self) -> SpanContext:  # the trace's is a built-in
-        return self
 
     def __repr__(self) -> str:
         return f"<Span {self.name!r} {self.span_id:016x} of run {self.run.run_id!r}>"

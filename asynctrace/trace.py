@@ -23,7 +23,7 @@ from asynctrace.core.level import Level
 from asynctrace.core.record import Detail, Kind, RawRecord
 from asynctrace.core.run import Run, RunContext
 from asynctrace.core.status import Status
-from asynctrace.emitter import Emitter, caller
+from asynctrace.emitter import Emitter, caller, recording
 from asynctrace.errors import ClosedError, ConfigurationError, DeliveryError, LaneFailure
 from asynctrace.outlet import OFF, LongWay, Nowhere, Outlet
 from asynctrace.pipeline.intake import Intake
@@ -37,6 +37,7 @@ from asynctrace.span import Span, new_span, status_of
 _S = TypeVar("_S")
 
 
+@recording
 class Trace(Emitter):
     """One run: everything recorded through it, in its spans, tasks and threads, until it is closed.
 
@@ -65,6 +66,27 @@ class Trace(Emitter):
         >>> trace.status.label
         'ok'
     """
+
+    # The hot path finds a slot faster than an entry of a dict, above all in an object that has changed its class.
+    __slots__ = (
+        "__weakref__",
+        "_context",
+        "_fail_silently",
+        "_fields",
+        "_intake",
+        "_lease",
+        "_level",
+        "_lock",
+        "_lost",
+        "_name",
+        "_outlet",
+        "_parent_run_id",
+        "_run_id",
+        "_sinks",
+        "_started",
+        "_token",
+        "status",
+    )
 
     status: Status
     """How the run ended, or RUNNING."""
