@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from asynctrace.reading import find_trace as find_trace
     from asynctrace.reading import find_traces as find_traces
     from asynctrace.reading import open_store as open_store
+    from asynctrace.receipt import Receipt as Receipt
     from asynctrace.span import Span as Span
     from asynctrace.trace import Trace as Trace
     from asynctrace.undelivered import RejectedRecord as RejectedRecord
@@ -119,6 +120,7 @@ _WHERE = {
     "pipeline.retry": "RetryPolicy",
     "ports": "LocalSink Processor Reader Sink",
     "reading": "SpanNode StoredRun afind_trace afind_traces find_trace find_traces open_store",
+    "receipt": "Receipt",
     "span": "Span",
     "trace": "Trace",
     "decorators": "traced",

@@ -11,6 +11,8 @@ from asynctrace.core.run import RunContext
 from asynctrace.emitter import Emitter, recording
 from asynctrace.errors import ConfigurationError
 from asynctrace.outlet import LongWay, Outlet
+from asynctrace.pipeline.awaited import Place
+from asynctrace.receipt import DEFAULT_TIMEOUT, Receipt
 from asynctrace.span import Span, new_span
 
 
@@ -59,6 +61,10 @@ class BoundTrace(Emitter):
     def span(self, name: object, /, **fields: Any) -> Span:
         """A span with this handle's fields on its records."""
         return new_span(self, name, fields)
+
+    def receipt(self, *, to: Place = "sink", timeout: float | None = DEFAULT_TIMEOUT) -> Receipt:
+        """As :meth:`Trace.receipt`."""
+        return Receipt(self._outlet.intake, to, timeout)
 
 
 class DeepTrace(BoundTrace):

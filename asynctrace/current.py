@@ -16,7 +16,9 @@ from asynctrace.core.run import Run, RunContext
 from asynctrace.core.status import Status
 from asynctrace.emitter import Emitter, recording
 from asynctrace.outlet import Nowhere
+from asynctrace.pipeline.awaited import Place
 from asynctrace.pipeline.diagnostics import diagnostics
+from asynctrace.receipt import DEFAULT_TIMEOUT, Receipt
 from asynctrace.span import Span, new_span
 from asynctrace.trace import Trace
 
@@ -58,6 +60,10 @@ class NoTrace(Emitter):
     def opt(self, *, stacklevel: int = 1) -> NoTrace:
         """Itself."""
         return self
+
+    def receipt(self, *, to: Place = "sink", timeout: float | None = DEFAULT_TIMEOUT) -> Receipt:
+        """A receipt for what other traces record in the block."""
+        return Receipt(None, to, timeout)
 
     def span(self, name: object, /, **fields: Any) -> Span:
         """A span whose records go nowhere."""

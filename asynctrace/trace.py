@@ -26,11 +26,13 @@ from asynctrace.core.status import Status
 from asynctrace.emitter import Emitter, caller, recording
 from asynctrace.errors import ClosedError, ConfigurationError, DeliveryError, LaneFailure
 from asynctrace.outlet import OFF, LongWay, Nowhere, Outlet
+from asynctrace.pipeline.awaited import Place
 from asynctrace.pipeline.intake import Intake
 from asynctrace.pipeline.pipeline import Pipeline
 from asynctrace.pipeline.process import this_process
 from asynctrace.pipeline.report import FlushReport
 from asynctrace.ports import AnySink
+from asynctrace.receipt import DEFAULT_TIMEOUT, Receipt
 from asynctrace.settings import SinkLike
 from asynctrace.span import Span, new_span, status_of
 
@@ -248,6 +250,26 @@ class Trace(Emitter):
         if self._outlet is None:
             self._open(None, caller())
         return new_span(self, name, fields)
+
+    def receipt(self, *, to: Place = "sink", timeout: float | None = DEFAULT_TIMEOUT) -> Receipt:
+        """A block, for ``async with``, that ends when every record made inside it is safe.
+
+        Args:
+            to: ``"sink"``: every sink that admits them took them; ``"disk"``: it did, or they are in its spool.
+            timeout: seconds that leaving the block may take; None waits as long as it takes.
+
+        Raises:
+            ConfigurationError: an argument cannot be used.
+
+        Example:
+            >>> with Trace("run-42", sinks=["memory:"]) as trace:
+            ...     with trace.receipt() as receipt:
+            ...         trace.info("paid", amount=120)
+            ...     receipt.records
+            1
+        """
+        outlet = self._outlet or self._open(None, caller())
+        return Receipt(outlet.intake, to, timeout)
 
     # -- sinks -----------------------------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ ROOMS = {
     "verifying": "trace",
     "exposition": "trace",
     "api": "trace",
+    "receipt": "trace",
     "span": "trace",
     "integrations": "integrations",
     "cli": "cli",

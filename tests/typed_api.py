@@ -19,6 +19,7 @@ from asynctrace import (
     Pipeline,
     PipelineStats,
     Reader,
+    Receipt,
     Record,
     RunSummary,
     Sink,
@@ -80,6 +81,11 @@ async def awaiting() -> None:
         await asyncio.create_task(span.awarning("x"))
         await asyncio.gather(trace.bind(a=1).adebug("x"), trace.alog("info", "x"))
         assert_type((await trace.aflush(1.0)).ok, bool)
+    async with trace.receipt(to="disk", timeout=None) as receipt:
+        assert_type(receipt, Receipt)
+    with trace.bind(a=1).receipt(), asynctrace.current_trace().receipt() as inner:
+        assert_type(inner.lanes, tuple[LaneReport, ...])
+    trace.receipt(to="moon")  # type: ignore[arg-type]
     await trace.aclose(1.0)
     assert_type(await asynctrace.afind_traces(since=datetime.now()), list[RunSummary])
     assert_type(await asynctrace.afind_trace("r"), StoredRun)

@@ -9,6 +9,7 @@ import os
 import threading
 import weakref
 from collections.abc import Coroutine
+from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,9 @@ def create_task(
     coroutine: Coroutine[Any, Any, None], name: str, loop: asyncio.AbstractEventLoop | None = None
 ) -> asyncio.Task[None]:
     """A task of our own: the end of a loop does not wait for it as for the user's, nor does Ctrl-C strike in it."""
-    task = (loop or asyncio.get_running_loop()).create_task(UndisturbedCoroutine(coroutine), name=name)
+    own = UndisturbedCoroutine(coroutine)
+    # A context of its own: what whoever happens to start us has in his is not ours to see, and not ours to keep.
+    task = (loop or asyncio.get_running_loop()).create_task(own, name=name, context=Context())
     _own_tasks.add(task)
     return task
 

@@ -11,9 +11,12 @@ from typing import Any
 
 from asynctrace.core.level import Level
 from asynctrace.core.record import RawRecord
+from asynctrace.pipeline import awaited
 
 SAFETY_TIMER = 1.0
 """Seconds after which an idle writer looks at the queue unasked: a lost wake-up would cost a second, not a hang."""
+
+INTAKE_FULL = "intake full"
 
 _RESERVED = 10
 """One part in so many of the room is kept for records of level error and above."""
@@ -43,6 +46,10 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         self.records: deque[RawRecord | Barrier] = deque()
         super().__init__()
         self.append = self.records.append
+        self.plain_append: Callable[[RawRecord | Barrier], None] | None = (
+            None  # set aside while somebody waits
+        )
+        self.claims: dict[int, awaited.Claims] = {}  # who waits for which record in the queue, by its id
         self.pending = False
         self.capacity = max_records
         self.limit = max_records - max_records // _RESERVED
@@ -53,6 +60,7 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         self._waiter: asyncio.Future[None] | None = None
         self._lock = threading.RLock()  # re-entrant: a signal handler or a finaliser may emit inside
         self._room: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
+        awaited.register(self)
 
     def _init(self, maxsize: int) -> None:
         # asyncio.Queue asks its subclasses for the storage; ours is the deque that producers append to.
@@ -77,6 +85,7 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
             with self._lock:
                 self.dropped += 1
                 self.dropped_untold += 1
+            awaited.drop(self, INTAKE_FULL)
         if not self.pending:
             self.wake()
 
@@ -84,7 +93,7 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         """Mark this place in the queue; the caller wakes the writer."""
         with self._lock:
             self.barriers += 1
-        self.append(barrier)
+        self.records.append(barrier)
 
     @property
     def crowded(self) -> bool:
@@ -98,6 +107,7 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
     def clear(self) -> None:
         """Forget everything: in a forked child it is the parent's."""
         self.records.clear()
+        self.claims.clear()
         self._room.clear()
         self._waiter = None
         self._lock = threading.RLock()

@@ -20,6 +20,7 @@ from asynctrace.pipeline.settlement import Settlement, TellDrops
 from asynctrace.pipeline.shelter import Shelter
 from asynctrace.pipeline.spillway import Spillway
 from asynctrace.pipeline.tally import Tally
+from asynctrace.pipeline.watch import Watch
 from asynctrace.ports import LocalSink, Sink
 
 LAST_RESORT = 1.0
@@ -68,6 +69,7 @@ class Lane:
         self._hurry = False
         self._shelter = shelter
         self._say = partial(say_of_lane, name)
+        self.watch = Watch(name, sink, options.safety, self.counts, producer)
         self._tally = Tally(producer, next_seq)
         self._backlog = Backlog(options, self._tally)
         self._settlement = Settlement(
@@ -80,6 +82,7 @@ class Lane:
             shelter,
             tell_drops,
             self._made_safe,
+            self.watch,
         )
         self._spillway = Spillway(
             name, options, self._backlog, self._settlement, shelter, self._cut, lambda: self._wake.set()
@@ -108,6 +111,8 @@ class Lane:
         if held_back := given - len(admitted):
             counts.filtered += held_back
             self._tally.held_back(held_back)
+        if self.watch:
+            self.watch.admitted(admitted)
         if dropped := self._backlog.extend(admitted):
             self._settlement.no_room(dropped)
         if self._tally.size(next_seq) >= options.mark_every:
@@ -298,6 +303,7 @@ class Lane:
                 self._shelter.release()
             except OSError as error:
                 self._say(error, "the spool cannot be closed: %r", error)
+        self.watch.end()
 
     def _next_last(self) -> Load | None:
         """The next load for a last write: what is in hand, then, unless the disk holds what comes before, the rest."""

@@ -126,6 +126,11 @@ class Pipeline:
         """The sinks, or those of one type, in the order they were added."""
         return self._roster.sinks(kind)
 
+    @property
+    def lanes(self) -> tuple[str, ...]:
+        """The names of the lanes, in the order of the sinks."""
+        return tuple(lane.name for lane in self._roster.lanes)
+
     def options_of(self, sink: AnySink) -> LaneOptions:
         """How the lane to that sink behaves.
 

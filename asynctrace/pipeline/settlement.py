@@ -16,6 +16,7 @@ from asynctrace.pipeline.options import LaneOptions
 from asynctrace.pipeline.shelter import Shelter
 from asynctrace.pipeline.spool import Writing
 from asynctrace.pipeline.tally import Tally
+from asynctrace.pipeline.watch import Watch
 from asynctrace.ports import LocalSink, Sink
 
 TellDrops = Callable[[str, str, int, RunContext], None]
@@ -35,6 +36,7 @@ class Settlement:
         shelter: where dead letters and what is on disk are; None: nowhere.
         tell_drops: see :data:`TellDrops`.
         made_safe: called when the sink has made records safe.
+        watch: told what becomes of records that somebody waits for.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Settlement:
         shelter: Shelter | None,
         tell_drops: TellDrops | None,
         made_safe: Callable[[], None],
+        watch: Watch,
     ) -> None:
         self.hand: list[
             Load
@@ -64,6 +67,7 @@ class Settlement:
         self._shelter = shelter
         self._tell_drops = tell_drops
         self._made_safe = made_safe
+        self._watch = watch
         self._untold = 0  # dropped for want of room since the stream was last told
         self._untold_run: RunContext | None = None
         self._say = partial(say_of_lane, lane)
@@ -75,6 +79,8 @@ class Settlement:
         self._counts.dropped[self._full] += len(dropped)
         self._untold += len(dropped)
         self._untold_run = dropped[-1].context
+        if self._watch:
+            self._watch.lost(dropped, self._full)
 
     def dropped_from_disk(self, count: int, reason: str, newest: int, producer: str) -> None:
         """So many records of the spool will not be delivered."""
@@ -82,6 +88,10 @@ class Settlement:
         self._say(None, "%d record(s) dropped: %s", count, reason)
         if newest:
             self._tally.lost(newest, count, producer)
+
+    def disk_is_empty(self) -> None:
+        """Everything that was on disk has been given back, or is damaged."""
+        self._watch.disk_is_empty()
 
     # -- in hand ---------------------------------------------------------------------------------------------
 
@@ -92,6 +102,9 @@ class Settlement:
         if writing.refused:
             newest = writing.refused[-1]
             self.dropped_from_disk(len(writing.refused), "spool full", newest.seq, newest.producer)
+            self._watch.lost(writing.refused, "spool full")
+        if self._watch:
+            self._watch.spooled(load.batch.records)
         for waiter in load.waiters:  # those who wait for the sink are with the overflow now
             waiter.done()
 
@@ -120,6 +133,8 @@ class Settlement:
             counts.delays.safe(stored)
             counts.batch_sizes.add(delivered)
             self._made_safe()
+            if self._watch:
+                self._watch.safe(stored)
         for reason, records in (dead or {}).items():
             self._count_dead(records, reason)
         self._let_go(load, lost=lost, kept=kept)
@@ -151,6 +166,7 @@ class Settlement:
         if count:
             self._counts.dropped[reason] += count
             self._say(None, "%d record(s) dropped: %s", count, reason)
+            self._watch.lost(load.batch.records, reason)
         self._tally.not_stored(load.batch.marks)
         self._let_go(load, lost=count)
 
@@ -158,6 +174,7 @@ class Settlement:
         self._counts.dead += len(records)
         if records:
             self._say(None, "%d record(s) rejected for good: %s", len(records), reason)
+            self._watch.lost(records, reason)
             if self._shelter is not None:
                 self._shelter.bury(records, sink=repr(self._sink), reason=reason, traceback=traceback)
 

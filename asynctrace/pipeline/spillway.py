@@ -150,6 +150,7 @@ class Spillway:
             return load
         elif not overflow.grew:
             overflow.active = False
+            self._settlement.disk_is_empty()
         return None
 
     # -- the end ---------------------------------------------------------------------------------------------

@@ -16,15 +16,15 @@ from asynctrace.core.batch import SLICE
 from asynctrace.core.level import Level
 from asynctrace.core.record import Kind, RawRecord
 from asynctrace.core.run import RunContext
+from asynctrace.pipeline import awaited
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.finisher import Finisher
-from asynctrace.pipeline.intake import Barrier, Intake
+from asynctrace.pipeline.intake import INTAKE_FULL, Barrier, Intake
 from asynctrace.pipeline.lane import Lane
 
 DEFAULT_LINGER = 0.005
 """Seconds between the first record of a burst and the first look at it: more records, fewer wake-ups."""
 
-INTAKE_FULL = "intake full"
 UNFINISHABLE = "not encodable"
 
 
@@ -141,11 +141,17 @@ class Writer:
                 raise
             self._offer_singly(raws, error)
             return
+        numbered = awaited.number(self._intake, raws, first) if self._intake.claims else None
+        if numbered:
+            for lane in self._lanes:
+                lane.watch.expect(numbered)
         for lane in self._lanes:
             try:
                 lane.offer(records, self._finisher.next_seq)
             except BaseException as error:  # an interrupt: the other lanes get theirs all the same
                 self._interrupt = error
+        if numbered:
+            awaited.offered(self._intake, numbered)
 
     def _offer_singly(self, raws: Sequence[RawRecord], error: Exception) -> None:
         """One record cannot be finished, which is a bug of ours: it must not take its neighbours with it."""
@@ -157,6 +163,7 @@ class Writer:
             logging.ERROR, ("finish", type(error).__name__), "a record cannot be finished: %r", error
         )
         self._skip(1, UNFINISHABLE)
+        awaited.unfinishable(self._intake, raws[0], UNFINISHABLE)
 
     async def _wait_for_more(self) -> None:
         if self._linger and not self._hurry:
