@@ -60,8 +60,8 @@ def constants(number: int) -> dict[str, Any]:
     }
 
 
-def jsonl(library: str, records: int, runs: int = 1) -> Values:
-    """Microseconds a record: CPU of the process, and wall clock."""
+def jsonl(library: str, records: int, runs: int = 1, redact: str = "") -> Values:
+    """Microseconds a record: CPU of the process, and wall clock; ``redact`` is asynctrace's setting."""
     directory = runs > 1
     paths: Paths = [
         (f"metadata-{run}.jsonl", f"stdout-{run}.txt" if directory else None) for run in range(runs)
@@ -69,12 +69,18 @@ def jsonl(library: str, records: int, runs: int = 1) -> Values:
     write: Callable[[int, Paths], None] = globals()[f"_{library}"]
     for module in _MODULES.get(library, ()):  # importing is P20's matter
         import_module(module)
+    if redact:
+        os.environ["ASYNCTRACE_REDACT"] = redact
     began, cpu = time.perf_counter_ns(), time.process_time_ns()
     write(records, paths)
     spent, took = time.process_time_ns() - cpu, time.perf_counter_ns() - began
     _count(library, records, directory)
-    name = f"{library} in {runs} runs" if directory else library
-    return {f"{name}": spent / records / 1000, f"{name}, wall": took / records / 1000}
+    name = _name(library, runs, redact)
+    return {name: spent / records / 1000, f"{name}, wall": took / records / 1000}
+
+
+def _name(library: str, runs: int, redact: str = "") -> str:
+    return f"{library}{f' {redact}' if redact else ''}{f' in {runs} runs' if runs > 1 else ''}"
 
 
 def _count(library: str, records: int, directory: bool) -> None:
@@ -367,42 +373,41 @@ class _EliotFiles:
             file.close()
 
 
-def _job(library: str, records: int, runs: int = 1) -> Job:
-    return Job(
-        "jsonl:jsonl", {"library": library, "records": records, "runs": runs}, {"records": records // 8}
-    )
+def _jobs(records: int, runs: int) -> tuple[Job, ...]:
+    anchors = [{"library": library} for library in ("floor", "structlog", "eliot", "logging")]
+    ours = [{"library": "asynctrace", "redact": mode} for mode in _MODES]
+    size, quick = {"records": records, "runs": runs}, {"records": records // 8}
+    return tuple(Job("jsonl:jsonl", {**who, **size}, quick) for who in (*ours, *anchors))
 
 
-def _figures(suffix: str, where: str, goals: dict[str, float]) -> tuple[Figure, ...]:
-    ours = f"asynctrace{suffix}"
+def _figures(runs: int, mode: str) -> tuple[Figure, ...]:
+    where = f"{'one file' if runs == 1 else f'{runs} runs'}, redact={mode}"
+    ours = _name("asynctrace", runs, mode)
+    goals = _GOALS if mode == _MODES[0] else {}
 
-    def figure(row: str, what: str, over: str, under: str, key: str = "") -> Figure:
-        return Figure(row, f"{what}, {where}", over, under, goals.get(key))
+    def figure(row: str, what: str, anchor: str, clock: str = "") -> Figure:
+        over = _name(anchor, runs) + clock
+        return Figure(row, f"{what}, {where}", over, ours + clock, None if clock else goals.get(anchor))
 
     return (
-        figure("P8", "CPU to JSONL: eliot ÷ ours", f"eliot{suffix}", ours, "eliot"),
-        figure("P8", "CPU to JSONL: logging FileHandler ÷ ours", f"logging{suffix}", ours, "logging"),
-        figure("P9", "JSONL: records a CPU second, ours ÷ floor", f"floor{suffix}", ours, "floor"),
-        figure("P9", "JSONL: the same by the wall clock", f"floor{suffix}, wall", f"{ours}, wall"),
-        figure("P9", "JSONL: ours ÷ structlog+orjson", f"structlog{suffix}", ours, "structlog"),
-        figure("P9", "JSONL: the same by the wall clock", f"structlog{suffix}, wall", f"{ours}, wall"),
+        figure("P8", "CPU to JSONL: eliot ÷ ours", "eliot"),
+        figure("P8", "CPU to JSONL: logging FileHandler ÷ ours", "logging"),
+        figure("P9", "JSONL: records a CPU second, ours ÷ floor", "floor"),
+        figure("P9", "JSONL: the same by the wall clock", "floor", ", wall"),
+        figure("P9", "JSONL: ours ÷ structlog+orjson", "structlog"),
+        figure("P9", "JSONL: the same by the wall clock", "structlog", ", wall"),
     )
 
 
-_LIBRARIES = ("asynctrace", "floor", "structlog", "eliot", "logging")
-GROUPS = (
+_MODES = ("keys", "full")  # the goals are for the first one; the second one is the default
+_GOALS = {"eliot": 3.0, "logging": 10.0, "floor": 0.6, "structlog": 5.0}
+GROUPS = tuple(
     Group(
-        figures=_figures("", "one file", {"eliot": 3.0, "logging": 10.0, "floor": 0.6, "structlog": 5.0}),
-        jobs=tuple(_job(library, 200_000) for library in _LIBRARIES),
+        figures=tuple(figure for mode in _MODES for figure in _figures(runs, mode)),
+        jobs=_jobs(records, runs),
         rounds=(3, 2),
         unit="µs a record",
         needs=("structlog", "eliot", "orjson"),
-    ),
-    Group(
-        figures=_figures(f" in {_RUNS} runs", f"{_RUNS} runs", {}),
-        jobs=tuple(_job(library, 100_000, _RUNS) for library in _LIBRARIES),
-        rounds=(3, 2),
-        unit="µs a record",
-        needs=("structlog", "eliot", "orjson"),
-    ),
+    )
+    for records, runs in ((200_000, 1), (100_000, _RUNS))
 )

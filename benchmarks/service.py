@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Awaitable, Callable
 from statistics import quantiles
@@ -111,59 +112,54 @@ def _p99(values: list[float]) -> float:
     return quantiles(values, n=100)[98]
 
 
-async def service(sink: str | None, seconds: float) -> Values:
-    """The service's 99th percentiles with that sink, or without records."""
+async def service(sink: str | None, seconds: float, redact: str = "") -> Values:
+    """The service's 99th percentiles with that sink and asynctrace's setting ``redact``, or without records."""
     if sink is None:
         found, name = await Load(silent, seconds).run(), "no records"
     else:
-        name = sink.split(":")[0]
+        scheme = sink.split(":")[0]
+        name = f"{scheme} {redact}"
+        os.environ["ASYNCTRACE_REDACT"] = redact
         async with Trace(sinks=[sink]) as trace:
             found = await Load(logging_handler(trace), seconds).run()
             await trace.aflush()
             emitted = trace.pipeline.stats().emitted
         requests = int((_WARM_UP + seconds) * _RATE)
         check("service", emitted, requests * (_LOGGED + 2) + 1)  # the run's start; its end comes later
-        if name == "sqlite":
+        if scheme == "sqlite":
             check("service to SQLite", stored("service.db", "%"), requests * _LOGGED)
     return {f"{kind}, {name}": value for kind, value in found.items()}
 
 
-_SECONDS = {"seconds": 5.0}
-_QUICK = {"seconds": 2.0}
+def _figures(mode: str) -> tuple[Figure, ...]:
+    goals = {"JSONL": 1.1, "SQLite": 3.3} if mode == _MODES[0] else {}
+
+    def figure(what: str, kind: str, store: str, goal: float | None = None) -> Figure:
+        over = f"{kind}, {_SCHEMES[store]} {mode}"
+        what = f"service: {what} with {store} ÷ no records, redact={mode}"
+        return Figure("P16", what, over, f"{kind}, no records", goal, "most")
+
+    return (
+        figure("request p99", "latency", "JSONL", goals.get("JSONL")),
+        figure("loop lag p99", "lag", "SQLite", goals.get("SQLite")),
+        figure("request p99", "latency", "SQLite"),
+        figure("loop lag p99", "lag", "JSONL"),
+        figure("CPU of a request", "CPU", "JSONL"),
+        figure("CPU of a request", "CPU", "SQLite"),
+    )
+
+
+def _job(sink: str | None, redact: str = "") -> Job:
+    return Job("service:service", {"sink": sink, "redact": redact, "seconds": 5.0}, {"seconds": 2.0})
+
+
+_MODES = ("keys", "full")  # the goals are for the first one; the second one is the default
+_SCHEMES = {"JSONL": "file", "SQLite": "sqlite"}
+_SINKS = ("file:./service.jsonl", "sqlite:./service.db")
 GROUPS = (
     Group(
-        figures=(
-            Figure(
-                "P16",
-                "service: request p99 with JSONL ÷ no records",
-                "latency, file",
-                "latency, no records",
-                1.1,
-                "most",
-            ),
-            Figure(
-                "P16",
-                "service: loop lag p99 with SQLite ÷ no records",
-                "lag, sqlite",
-                "lag, no records",
-                3.3,
-                "most",
-            ),
-            Figure(
-                "P16",
-                "service: request p99 with SQLite ÷ no records",
-                "latency, sqlite",
-                "latency, no records",
-            ),
-            Figure("P16", "service: loop lag p99 with JSONL ÷ no records", "lag, file", "lag, no records"),
-            Figure("P16", "service: CPU of a request, JSONL ÷ no records", "CPU, file", "CPU, no records"),
-            Figure("P16", "service: CPU of a request, SQLite ÷ no records", "CPU, sqlite", "CPU, no records"),
-        ),
-        jobs=(
-            Job("service:service", {"sink": None, **_SECONDS}, _QUICK),
-            Job("service:service", {"sink": "file:./service.jsonl", **_SECONDS}, _QUICK),
-            Job("service:service", {"sink": "sqlite:./service.db", **_SECONDS}, _QUICK),
-        ),
+        figures=tuple(figure for mode in _MODES for figure in _figures(mode)),
+        jobs=(_job(None), *(_job(sink, mode) for mode in _MODES for sink in _SINKS)),
         rounds=(5, 2),
         unit="ms",
     ),
