@@ -868,13 +868,13 @@ def test_many_payloads_at_once_give_what_each_gives() -> None:
         b"\xc1",
     ]
     for payloads in ([], [b""], [plain] * 300, [plain, *odd, plain], *([plain, one] for one in odd)):
-        assert codec.canonical_many(payloads) == [codec.canonical(one) if one else {} for one in payloads]
+        assert codec.canonical_many(payloads)[0] == [codec.canonical(one) if one else {} for one in payloads]
     with limited(max_text=100):
         long = codec.pack({"a": "x" * 101})
-        assert codec.canonical_many([plain, long, long]) == [
+        assert codec.canonical_many([plain, long, long])[0] == [
             codec.canonical(one) for one in (plain, long, long)
         ]
-    assert codec.canonical_many([plain] * 20_000) == [codec.canonical(plain)] * 20_000
+    assert codec.canonical_many([plain] * 20_000)[0] == [codec.canonical(plain)] * 20_000
 
 
 # Properties.

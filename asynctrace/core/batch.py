@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from itertools import chain
 from types import coroutine
 from typing import overload
 
@@ -10,9 +11,10 @@ from msgspec import Struct
 
 from asynctrace.core.encoding import json_lines
 from asynctrace.core.record import Record
+from asynctrace.core.slice import SLICE, Slice, times_of
 
-SLICE = 250
-"""Records encoded between two looks at the event loop: about 0.2 ms."""
+Key = tuple[str, int]
+"""Producer and number of a record: its idempotence key in every store."""
 
 
 class Mark(Struct, frozen=True):
@@ -47,14 +49,45 @@ class Batch(Sequence[Record]):
         marks: to be stored beside the records by stores that keep them.
     """
 
-    __slots__ = ("marks", "records")
+    __slots__ = ("_count", "_records", "marks", "parts")
 
     def __init__(self, records: Sequence[Record], marks: Sequence[Mark] = ()) -> None:
-        self.records = tuple(records)
+        self._records: tuple[Record, ...] | None = tuple(records)
+        self._count = len(self._records)
+        self.parts: tuple[Sequence[Record], ...] = (self._records,) if self._count else ()
+        """The records as the writer finished them: reading through ``slices`` may spare making them."""
         self.marks = tuple(marks)
 
+    @classmethod
+    def of_parts(cls, parts: Sequence[Sequence[Record]], marks: Sequence[Mark] = ()) -> Batch:
+        """A batch of the records of all parts, none of which is empty."""
+        batch = cls((), marks)
+        batch.parts = tuple(parts)
+        batch._count = sum(map(len, parts))
+        batch._records = None if parts else ()
+        return batch
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """The records."""
+        if self._records is None:
+            self._records = tuple(chain.from_iterable(self.parts))
+        return self._records
+
+    @property
+    def ends(self) -> tuple[Key, Key] | None:
+        """The keys of the first and of the last record; None without any."""
+        if not self.parts:
+            return None
+        return _key(self.parts[0], 0), _key(self.parts[-1], -1)
+
+    @property
+    def times_ns(self) -> list[int]:
+        """When each record was made, by the wall clock."""
+        return times_of(self.parts)
+
     def __len__(self) -> int:
-        return len(self.records)
+        return self._count
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self.records)
@@ -69,7 +102,7 @@ class Batch(Sequence[Record]):
         return self.records[index]
 
     def __repr__(self) -> str:
-        return f"<Batch of {len(self.records)} records, {len(self.marks)} marks>"
+        return f"<Batch of {self._count} records, {len(self.marks)} marks>"
 
     async def json_lines(self) -> list[bytes]:
         """Each record as one JSON object without a line end; encoded once for all lanes.
@@ -81,12 +114,21 @@ class Batch(Sequence[Record]):
             lines += json_lines(part)
         return lines
 
-    async def slices(self) -> AsyncIterator[tuple[Record, ...]]:
+    async def slices(self) -> AsyncIterator[Sequence[Record]]:
         """Parts of at most :data:`SLICE` records; between two of them the event loop runs."""
-        for start in range(0, len(self.records), SLICE):
-            if start:
-                await _give_way()
-            yield self.records[start : start + SLICE]
+        is_first = True
+        for part in self.parts:
+            for start in range(0, len(part), SLICE):
+                if not is_first:
+                    await _give_way()
+                is_first = False
+                yield part if len(part) <= SLICE else part[start : start + SLICE]
+
+
+def _key(part: Sequence[Record], place: int) -> Key:
+    if isinstance(part, Slice):
+        return part.producer, part.first + place % len(part)
+    return part[place].producer, part[place].seq
 
 
 @coroutine

@@ -24,6 +24,7 @@ from asynctrace.core.text import clean, describe
 from asynctrace.core.wire import MalformedError, Wire
 
 __all__ = [
+    "EMPTY",
     "Limits",
     "canonical",
     "canonical_many",
@@ -50,8 +51,11 @@ _unpack = msgspec.msgpack.Decoder().decode
 _json = msgspec.json.Encoder().encode
 _json_lines = msgspec.json.Encoder().encode_lines
 
-_EMPTY = pack({})
+EMPTY = pack({})
+"""The payload of no fields."""
+
 _UNPACKED = 4  # times max_payload: up to there a payload is unpacked at once and then cut, which is quicker
+_NESTED_AHEAD = 15  # slices that are not tried with the flat decoder when one was nested
 _TYPED_DEPTH = 4  # levels that the typed decoders know; what is deeper takes the walk
 
 
@@ -98,18 +102,31 @@ def canonical(payload: bytes) -> dict[str, Any]:
     return _walk(payload)
 
 
-def canonical_many(payloads: Sequence[bytes]) -> list[dict[str, Any]]:
+def canonical_many(payloads: Sequence[bytes]) -> tuple[list[dict[str, Any]], bool]:
     """The fields that each payload holds, in canonical form; one call of the C decoder where it can be.
 
-    An empty payload stands for no fields.
+    Args:
+        payloads: an empty one stands for no fields.
+
+    Returns:
+        the fields, and whether a list or dict may be among their values.
     """
-    joined = b"".join([payload or _EMPTY for payload in payloads])
+    global _nested_ahead
+    joined = b"".join(payloads if all(payloads) else [payload or EMPTY for payload in payloads])
     if len(joined) <= _small or max(map(len, payloads), default=0) <= _small:
+        array = b"\xdd%b%b" % (len(payloads).to_bytes(4, "big"), joined)
+        if not _nested_ahead:
+            try:
+                return _decode_flat(array), False
+            except Exception:  # not flat, or one of them needs a closer look
+                _nested_ahead = _NESTED_AHEAD
+        else:
+            _nested_ahead -= 1
         try:
-            return _decode_many(b"\xdd%b%b" % (len(payloads).to_bytes(4, "big"), joined))
+            return _decode_many(array), True
         except Exception:  # one of them needs a closer look
             pass
-    return [canonical(payload) if payload else {} for payload in payloads]
+    return [canonical(payload) if payload else {} for payload in payloads], True
 
 
 def to_json(value: Any) -> bytes:
@@ -171,13 +188,14 @@ def limits() -> Limits:
 
 def set_limits(limits: Limits) -> None:
     """Set how much of over-long values this process keeps, from the next record on."""
-    global _limits, _small, _decode_small, _decode_large, _decode_many
+    global _limits, _small, _decode_small, _decode_large, _decode_many, _decode_flat
     _small = 0  # whoever decodes meanwhile takes the decoder that checks everything
     _limits = limits
     depth = min(_TYPED_DEPTH, limits.max_depth - 1)
     _decode_small = msgspec.msgpack.Decoder(_form(depth, None)).decode
     _decode_large = msgspec.msgpack.Decoder(_form(depth, limits)).decode
     _decode_many = msgspec.msgpack.Decoder(list[_form(depth, None)]).decode  # type: ignore[misc]
+    _decode_flat = msgspec.msgpack.Decoder(list[_form(0, None)]).decode  # type: ignore[misc]
     _small = min(limits.max_text, limits.max_items, limits.max_payload)
 
 
@@ -224,4 +242,6 @@ _small: int  # bytes
 _decode_small: Callable[[bytes], dict[str, Any]]
 _decode_large: Callable[[bytes], dict[str, Any]]
 _decode_many: Callable[[bytes], list[dict[str, Any]]]
+_decode_flat: Callable[[bytes], list[dict[str, Any]]]
+_nested_ahead = 0  # so many slices are expected to be nested, as one lately was
 set_limits(Limits())

@@ -5,17 +5,20 @@ Keys without a value are left out. Encoding a dict of all columns costs several 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from json.encoder import encode_basestring
+from operator import itemgetter
 from typing import Any
 
 from asynctrace.core import timestamp
 from asynctrace.core.codec import to_json, to_json_lines
+from asynctrace.core.context import SpanContext, span_of
 from asynctrace.core.level import LABELS, Level
 from asynctrace.core.process import ProcessInfo
 from asynctrace.core.record import Kind, Record, Usage
 from asynctrace.core.run import COLUMN_FIELDS, RunContext, split_fields
 from asynctrace.core.site import Site
+from asynctrace.core.slice import Slice, parent_of
 from asynctrace.core.timestamp import THREE_DIGITS
 
 _COLUMN_FIELDS = frozenset(COLUMN_FIELDS)
@@ -23,7 +26,14 @@ _LEVELS = {
     level: f'","level":"{label}","mode":"{"stderr" if level >= Level.ERROR else "stdout"}","message":'
     for level, label in LABELS.items()
 }
+_LEVEL_BYTES = {level: text.encode() for level, text in _LEVELS.items()}
 _SECOND = 1_000_000_000
+_micros = itemgetter(slice(10, 16))  # of a stamp in nanoseconds
+_FIRST, _NEXT = b'{"seq":', b'}\n{"seq":'
+_PIECES = 6  # of a line: its beginning, number, up to the microseconds, these, up to the own fields, these
+_NINETEEN_DIGITS = (
+    10**18
+)  # nanoseconds: from 2001 to 2286, where the seconds are the first ten digits of a stamp
 _LOG = Kind.LOG
 
 
@@ -33,21 +43,115 @@ def json_line(record: Record) -> bytes:
 
 
 def json_lines(records: Sequence[Record]) -> list[bytes]:
-    """Each record as one JSON object, without a line end; kept on the records for the next lane.
+    """Each record as one JSON object, without a line end; kept for the next lane."""
+    block = _block_of(records)
+    return block[:-1].split(b"\n") if block is not None else _lines_of_records(records)
 
-    Neighbours share most of what they say: what is the same as for the record before is not looked up again.
+
+def json_block(records: Sequence[Record]) -> bytes:
+    """The same, each with a line end behind it, in one piece."""
+    block = _block_of(records)
+    return block if block is not None else b"\n".join([*_lines_of_records(records), b""])
+
+
+def _block_of(records: Sequence[Record]) -> bytes | None:
+    if not isinstance(records, Slice):
+        return None
+    if records.block is None:
+        records.block = _joined_block(records)
+    return records.block
+
+
+def _joined_block(part: Slice) -> bytes | None:
+    """The lines of the slice, joined of what it is made of; None where that takes a closer look.
+
+    What every record has of its own (number, time, fields) comes from one call of the encoder, which puts no raw line
+    end into any of them; the loop looks only for what changes from neighbour to neighbour.
     """
+    raws, count = part.raws, len(part)
+    if part.is_made or not _is_simple(part.names, part.contexts):
+        return None
+    times = [raw.time_ns for raw in raws]
+    oldest, newest = min(times), max(times)
+    if not _NINETEEN_DIGITS <= oldest <= newest < 10 * _NINETEEN_DIGITS:
+        return None
+    messages = list({raw.message for raw in raws})
+    numbers = range(part.first, part.first + count)
+    texts = to_json_lines([*part.fields, *times, *numbers, *messages]).split(b"\n")
+    message_texts = dict(
+        zip(messages, texts[3 * count :], strict=False)
+    )  # a line end is behind the last one, too
+    fields = texts[:count]
+    resolve, usage_text = part.sites.resolve, _usage_text(part.usage)
+    context = span = code = message = None
+    opening = near = far = middle = b""
+    lasti = thread = level = -1
+    middles: list[bytes] = []
+    for raw in raws:
+        if raw.lasti != lasti or raw.code is not code or raw.message is not message or raw.level != level:
+            message, level, code, lasti = raw.message, raw.level, raw.code, raw.lasti
+            site = resolve(code, lasti)
+            opening = b"%b%b%b" % (_LEVEL_BYTES[level], message_texts[message], site.json or _site_text(site))
+            middle = b""
+        if raw.span is not span or raw.run is not context:
+            context, span = raw.run, raw.span
+            far = _far_text(context, span)
+            middle = b""
+        if raw.thread != thread:
+            thread = raw.thread
+            near = f',"thread":{thread}{usage_text}'.encode()
+            middle = b""
+        middles.append(middle := middle or opening + near + far)
+    if any(handle.metadata for handle in part.contexts):
+        fields = [
+            _continued(text) if raw.run.metadata else text for text, raw in zip(fields, raws, strict=True)
+        ]
+    pieces = [_NEXT] * (count * _PIECES)
+    pieces[1::_PIECES] = texts[2 * count : 3 * count]
+    pieces[2::_PIECES] = _heads(part.producer, times, oldest, newest)
+    pieces[3::_PIECES] = [*map(_micros, texts[count : 2 * count])]
+    pieces[4::_PIECES] = middles
+    pieces[5::_PIECES] = fields
+    for place, record in part.special.items():
+        start = place * _PIECES + 1
+        pieces[start : start + _PIECES - 1] = [json_line(record)[len(_FIRST) : -1], *[b""] * (_PIECES - 2)]
+    pieces[0] = _FIRST
+    pieces.append(b"}\n")
+    return b"".join(pieces)
+
+
+def _heads(producer: str, times: Sequence[int], oldest: int, newest: int) -> list[bytes]:
+    """For each record what stands between its number and its microseconds."""
+    if oldest // _SECOND == newest // _SECOND:
+        return [_head(producer, _LOG, oldest).encode()] * len(times)
+    seconds = [time_ns // _SECOND for time_ns in times]
+    heads = {second: _head(producer, _LOG, second * _SECOND).encode() for second in set(seconds)}
+    return [heads[second] for second in seconds]
+
+
+def _continued(fields: bytes) -> bytes:
+    """A JSON object as further members of one that is open."""
+    return b"}" if fields == b"{}" else b"," + fields[1:]
+
+
+def _is_simple(names: Set[str], contexts: Iterable[RunContext]) -> bool:
+    """Whether own fields of these names stand behind the bound ones, without taking the place of any."""
+    return _COLUMN_FIELDS.isdisjoint(names) and all(
+        names.isdisjoint(context.metadata) for context in contexts
+    )
+
+
+def _lines_of_records(records: Sequence[Record]) -> list[bytes]:
     lines = [record.json for record in records if record.json is not None]
     if len(lines) == len(records):  # another lane has asked before
         return lines
     lines = []
     context = site = usage = kind = producer = None
-    head = run_text = site_text = usage_text = thread_text = span_text = ""
+    head = near = far = ""
     thread = span_id = parent_span_id = second = -1
     messages = _texts([record.message for record in records])
     own_fields = _texts([record.own_fields for record in records])
-    # Not strict: a line end is behind the last one, too.
-    for record, message, fields_text in zip(records, messages, own_fields, strict=False):
+    for record, message, fields in zip(records, messages, own_fields, strict=False):
         own_line = record.json
         if own_line is not None:
             lines.append(own_line)
@@ -58,34 +162,28 @@ def json_lines(records: Sequence[Record]) -> list[bytes]:
             micros = (record.time_ns - second) // 1000
             kind, producer = record.kind, record.producer
             head = _head(producer, kind, second)
-        if record.context is not context:
-            context = record.context
-            run_text = _run_text(context)
-            bound = bool(context.fields)
-        if record.site is not site:
-            site = record.site
-            site_text = site.json or _site_text(site)
-        if record.thread != thread:
-            thread = record.thread
-            thread_text = f',"thread":{thread}'
-        if record.span_id != span_id or record.parent_span_id != parent_span_id:
-            span_id, parent_span_id = record.span_id, record.parent_span_id
-            span_text = _span_text(span_id, parent_span_id)
-        if record.usage is not usage:
-            usage = record.usage
-            usage_text = _usage_text(usage)
+        if record.site is not site or record.thread != thread or record.usage is not usage:
+            site, thread, usage = record.site, record.thread, record.usage
+            near = f'{(site.json or _site_text(site)).decode()},"thread":{thread}{_usage_text(usage)}'
+        if (
+            record.context is not context
+            or record.span_id != span_id
+            or record.parent_span_id != parent_span_id
+        ):
+            context, span_id, parent_span_id = record.context, record.span_id, record.parent_span_id
+            far = f"{_span_text(span_id, parent_span_id)}{context.json or _run_text(context)}"
         own = record.own_fields
         if not own:
-            fields_text = context.fields_json or _bound_text(context)
-        elif bound or not _COLUMN_FIELDS.isdisjoint(own):
-            fields_text = _fields_text(context, own)
+            fields = context.fields_json or _bound_text(context)
+        elif context.fields or not _COLUMN_FIELDS.isdisjoint(own):
+            fields = _fields_text(context, own)
         else:
-            fields_text = f',"metadata":{fields_text}}}'
+            fields = f',"metadata":{fields}'
         rare = "" if kind is _LOG and record.exception is None else _rare_text(record)
         millis, micros = divmod(micros, 1000)
         line = (
             f'{{"seq":{record.seq}{head}{THREE_DIGITS[millis]}{THREE_DIGITS[micros]}{_LEVELS[record.level]}{message}'
-            f"{site_text}{thread_text}{span_text}{usage_text}{rare}{run_text}{fields_text}"
+            f"{near}{rare}{far}{fields}}}"
         ).encode()
         record.json = line
         lines.append(line)
@@ -99,6 +197,28 @@ def _texts(values: Sequence[Any]) -> list[str]:
 
 def _head(producer: str, kind: Kind, second: int) -> str:
     return f',"producer":"{producer}","kind":"{kind.label}","datetime":"{timestamp.to_text(second)[:-6]}'
+
+
+def _far_text(context: RunContext, span: SpanContext | None) -> bytes:
+    """What the records of one handle in one span have in common, up to where their own fields follow."""
+    run = context.run
+    if span is not None and span.run is not run:
+        span = span_of(run, span)
+    if span is None:
+        if context.root_json is None:
+            context.root_json = _with_span(context, run.span_id, run.parent_span_id)
+        return context.root_json
+    return _with_span(context, span.span_id, parent_of(span))
+
+
+def _with_span(context: RunContext, span_id: int, parent_span_id: int) -> bytes:
+    bound = context.bound_json
+    if bound is None:
+        metadata = to_json(context.metadata).decode()
+        # With bound metadata the object is left open: own fields are its next members.
+        bound = f'{_members(context.columns)},"metadata":{metadata[:-1] if context.metadata else ""}'
+        context.bound_json = bound
+    return f"{_span_text(span_id, parent_span_id)}{context.json or _run_text(context)}{bound}".encode()
 
 
 def _span_text(span_id: int, parent_span_id: int) -> str:
@@ -127,8 +247,8 @@ def _rare_text(record: Record) -> str:
     return _members(parts)
 
 
-def _site_text(site: Site) -> str:
-    site.json = f',"filename":{encode_basestring(site.filename)},"lineno":{site.lineno}'
+def _site_text(site: Site) -> bytes:
+    site.json = f',"filename":{encode_basestring(site.filename)},"lineno":{site.lineno}'.encode()
     return site.json
 
 
@@ -143,9 +263,10 @@ def _run_text(context: RunContext) -> str:
             "cut_id": run.cut_id,
             "trace_id": run.trace_id,
         }
-        context.json = _members({name: value for name, value in constant.items() if value is not None})
-    process = context.run.process
-    return context.json + (process.json or _process_text(process))
+        process = run.process
+        run_text = _members({name: value for name, value in constant.items() if value is not None})
+        context.json = run_text + (process.json or _process_text(process))
+    return context.json
 
 
 def _process_text(process: ProcessInfo) -> str:
@@ -168,7 +289,7 @@ def _bound_text(context: RunContext) -> str:
 
 def _fields_text(context: RunContext, own: dict[str, Any]) -> str:
     columns, metadata = split_fields(context, own)
-    return f'{_members(columns)},"metadata":{to_json(metadata).decode()}}}'
+    return f'{_members(columns)},"metadata":{to_json(metadata).decode()}'
 
 
 def _members(values: dict[str, Any]) -> str:

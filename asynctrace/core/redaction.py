@@ -21,6 +21,7 @@ from asynctrace.core.redaction_assignments import is_harmless
 from asynctrace.core.redaction_keys import KeyNames, KeyRule
 from asynctrace.core.redaction_patterns import Span, TextPatterns, fold
 from asynctrace.core.run import RunContext
+from asynctrace.core.slice import Slice
 from asynctrace.errors import ConfigurationError
 
 Mode = Literal["full", "keys", "off"]
@@ -145,12 +146,11 @@ class Redactor:
         if self.mode == "off" or not records:
             return
         try:
-            context = None
-            for record in records:
-                if record.context is not context:
-                    context = record.context
-                    if not context.redacted:
-                        self.redact_context(context)
+            for context in (
+                records.contexts if type(records) is Slice else {record.context for record in records}
+            ):
+                if not context.redacted:
+                    self.redact_context(context)
             suspects = self._suspects(records, payloads, nested)
         except Exception:  # a processor may have put anything into a record
             self.errors += 1
@@ -170,8 +170,9 @@ class Redactor:
         self, records: Sequence[Record], payloads: Sequence[bytes] | None, nested: bool | None
     ) -> Sequence[Record]:
         """The records that may hold a secret."""
-        fields = [record.own_fields for record in records]
-        names = set().union(*fields)
+        part = records if type(records) is Slice and not records.is_made else None
+        fields = part.fields if part is not None else [record.own_fields for record in records]
+        names = part.names if part is not None else set().union(*fields)
         secret: set[str] = set()
         if not self._safe.issuperset(names):
             secret = self._secret_names(names - self._safe)
@@ -185,14 +186,15 @@ class Redactor:
             )
         if payloads is None:
             payloads = [_packed(own) for own in fields]
-        messages = {record.message for record in records} - self._clean
+        messages = {item.message for item in (part.raws if part is not None else records)} - self._clean
         if (
             not secret
             and not self._patterns.has_extra
             and not self._any_text(payloads, messages, nested, names)
         ):
             self._remember(messages)
-            return [record for record in records if record.exception is not None or record.task is not None]
+            unusual = part.special.values() if part is not None else records
+            return [record for record in unusual if record.exception is not None or record.task is not None]
         return [record for record in records if self._is_suspect(record, secret)]
 
     def _any_text(self, payloads: Sequence[bytes], messages: set[str], nested: bool, names: set[str]) -> bool:

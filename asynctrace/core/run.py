@@ -85,7 +85,17 @@ class RunContext:
         fields: bound fields in canonical form; they are on every record, the record's own win.
     """
 
-    __slots__ = ("columns", "fields", "fields_json", "json", "metadata", "redacted", "run")
+    __slots__ = (
+        "bound_json",
+        "columns",
+        "fields",
+        "fields_json",
+        "json",
+        "metadata",
+        "redacted",
+        "root_json",
+        "run",
+    )
 
     def __init__(self, run: Run, fields: Mapping[str, Any]) -> None:
         self.run = run
@@ -97,7 +107,9 @@ class RunContext:
         self.fields = dict(fields)
         self.columns, self.metadata = _split(self.fields)
         self.json: str | None = None  # filled by the encoder, once per handle
+        self.bound_json: str | None = None
         self.fields_json: str | None = None
+        self.root_json: bytes | None = None
 
 
 def split_fields(bound: RunContext, own: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:

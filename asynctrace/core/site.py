@@ -15,7 +15,7 @@ class Site:
     def __init__(self, filename: str, lineno: int) -> None:
         self.filename = filename
         self.lineno = lineno
-        self.json: str | None = None  # filled by the encoder, once per call site
+        self.json: bytes | None = None  # filled by the encoder, once per call site
 
 
 UNKNOWN_SITE = Site("", 0)

@@ -59,7 +59,8 @@ class Backlog:
         self.waiting = 0  # records
         self._options = options
         self._tally = tally
-        self._items: deque[Record | Range | Waiter] = deque()
+        self._items: deque[Sequence[Record] | Record | Range | Waiter] = deque()
+        self._parts = 0  # items that are many records
         self._room = options.capacity - options.capacity // _RESERVED
         self._kept = 0  # items at the front that `drop_oldest` may not take; it need not look at them again
 
@@ -69,9 +70,12 @@ class Backlog:
     def extend(self, records: Sequence[Record]) -> list[Record]:
         """Take the records as far as there is room; those that were dropped for it, newcomers or others."""
         if self.waiting + len(records) <= self._room:
-            self._items.extend(records)
-            self.waiting += len(records)
+            if records:
+                self._items.append(records)
+                self._parts += 1
+                self.waiting += len(records)
             return []
+        self._take_apart()
         dropped: list[Record] = []
         for record in records:
             full = self.waiting >= (self._options.capacity if record.level >= Level.ERROR else self._room)
@@ -87,6 +91,14 @@ class Backlog:
             self._items.append(record)
             self.waiting += 1
         return dropped
+
+    def _take_apart(self) -> None:
+        """Have each record stand for itself, so that any of them can be dropped."""
+        if self._parts:
+            self._items = deque(
+                single for item in self._items for single in (item if isinstance(item, Sequence) else (item,))
+            )
+            self._parts = 0
 
     def _drop_oldest(self) -> Record | None:
         items = self._items
@@ -114,24 +126,40 @@ class Backlog:
         most = min(self.waiting, options.max_records)
         if self.waiting > options.short:
             most = 1 << (most.bit_length() - 1)
-        records: list[Record] = []
+        parts: list[Sequence[Record]] = []
+        singles: list[Record] = []  # neighbours that have been taken apart
         marks: list[Mark] = tally.take_owed()
         waiters: list[Waiter] = []
-        given = 0  # records already told to the tally
+        taken = given = 0  # records; those already told to the tally
         while items:
             item = items[0]
             if isinstance(item, Record):
-                if len(records) == most:
+                if taken == most:
                     break
-                records.append(item)
+                if not singles:
+                    parts.append(singles)
+                singles.append(item)
+                taken += 1
+            elif isinstance(item, Sequence):
+                if taken == most:
+                    break
+                singles = []
+                if taken + len(item) > most:
+                    items[0] = item[most - taken :]
+                    parts.append(item[: most - taken])
+                    taken = most
+                    break
+                parts.append(item)
+                taken += len(item)
+                self._parts -= 1
             elif isinstance(item, Range):
-                tally.gave_out(len(records) - given)
-                given = len(records)
+                tally.gave_out(taken - given)
+                given = taken
                 marks.append(tally.mark(item))
             else:
                 waiters.append(item)
             items.popleft()
-        tally.gave_out(len(records) - given)
-        self.waiting -= len(records)
+        tally.gave_out(taken - given)
+        self.waiting -= taken
         self._kept = 0
-        return Load(Batch(records, marks), waiters)
+        return Load(Batch.of_parts(parts, marks), waiters)

@@ -92,7 +92,7 @@ class Delivery:
             TimeoutError: the lane closes, and nothing could be tried before its deadline.
         """
         batch = load.batch
-        if not batch.records and not batch.marks:
+        if not batch and not batch.marks:
             self._settlement.settle(load)
             return
         if wait := self.breaker.wait():

@@ -11,11 +11,12 @@ from asynctrace.core.exceptions import tell
 from asynctrace.core.record import Detail, Kind, RawRecord, Record
 from asynctrace.core.redaction import Redactor
 from asynctrace.core.site import SiteCache
+from asynctrace.core.slice import Slice
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.process import UsageSampler
 from asynctrace.ports import Processor
 
-_KINDS = tuple(Kind)  # by number
+_PLAIN = {bytes, type(None)}  # what most records carry
 
 
 class Finisher:
@@ -42,55 +43,28 @@ class Finisher:
         """Numbers for records that were dropped before they came here."""
         self.next_seq += count
 
-    def finish(self, raws: Sequence[RawRecord]) -> list[Record]:
+    def finish(self, raws: Sequence[RawRecord]) -> Sequence[Record]:
         """The finished records; those that a processor held back are missing, their numbers stay used."""
         details = [raw.fields for raw in raws]
         # One call of the decoder for the whole slice, one look at all messages.
         payloads = [d if isinstance(d, bytes) else _payload_of(d) for d in details]
-        fields = codec.canonical_many(payloads)
-        clean = _needs_cleaning(raws)
-        usage = self._sampler.sample()
-        resolve, producer, seq = self._sites.resolve, self.producer, self.next_seq
-        code = site = None
-        lasti = -1
-        records = []
-        for raw, detail, own_fields in zip(raws, details, fields, strict=True):
-            context, span = raw.run, raw.span
-            if span is not None and span.run is not context.run:
-                span = span_of(context.run, span)
-            if raw.lasti != lasti or raw.code is not code:
-                code, lasti = raw.code, raw.lasti
-                site = resolve(code, lasti)
-            record = Record(
-                producer,
-                seq,
-                _KINDS[raw.kind],
-                raw.time_ns // 1000 * 1000,  # as every store keeps it
-                raw.level,
-                context,
-                context.run.span_id if span is None else span.span_id,
-                context.run.parent_span_id if span is None else _parent_of(span),
-                codec.clean_text(raw.message) if clean else raw.message,
-                own_fields,
-                site,  # type: ignore[arg-type]  # resolved at the first turn
-                raw.thread,
-                usage,
-            )
-            if type(detail) is Detail:
-                _add_detail(record, detail)
-            elif raw.kind:
-                _add_span(record, span)
-            records.append(record)
-            seq += 1
-        self.next_seq = seq
-        if self.processors:
-            records = self._process(records)
-            self.redactor.redact(records)
-        else:
-            self.redactor.redact(records, payloads)
+        fields, nested = codec.canonical_many(payloads)
+        if _needs_cleaning(raws):
+            for raw in raws:
+                raw.message = codec.clean_text(raw.message)
+        part = Slice(self.producer, self.next_seq, raws, fields, self._sampler.sample(), self._sites)
+        if not _PLAIN.issuperset(map(type, details)) or any([raw.kind for raw in raws]):
+            part.special = _special_records(part)
+        if not self.processors:
+            self.redactor.redact(part, payloads, nested=nested)
+            self.next_seq += len(raws)
+            return part
+        self.next_seq += len(raws)
+        records = self._process(part.records)
+        self.redactor.redact(records)
         return records
 
-    def _process(self, records: list[Record]) -> list[Record]:
+    def _process(self, records: Sequence[Record]) -> list[Record]:
         processed = (self._through(record) for record in records)
         return [record for record in processed if record is not None]
 
@@ -135,9 +109,18 @@ def _needs_cleaning(raws: Sequence[RawRecord]) -> bool:
     return False
 
 
-def _parent_of(span: SpanContext) -> int:
-    parent = span_of(span.run, span.parent)
-    return parent.span_id if parent is not None else span.run.span_id
+def _special_records(part: Slice) -> dict[int, Record]:
+    """Those that hold more than their raw record: starts, ends, what was caught."""
+    raws = part.raws
+    places = [place for place, raw in enumerate(raws) if raw.kind or type(raw.fields) is Detail]
+    special = dict(zip(places, part.make(places), strict=True))
+    for place, record in special.items():
+        raw = raws[place]
+        if type(raw.fields) is Detail:
+            _add_detail(record, raw.fields)
+        else:
+            _add_span(record, span_of(raw.run.run, raw.span))
+    return special
 
 
 def _add_detail(record: Record, detail: Detail) -> None:

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from asynctrace.core.batch import Batch
 from asynctrace.core.clock import SYSTEM_CLOCK, Clock
 from asynctrace.core.record import Record
 
@@ -115,7 +116,9 @@ class Delays:
             return
         now = self._clock.time_ns()
         # They are nearly in order, so sorting is one pass; then a bucket costs time, a record hardly any.
-        times = sorted([record.time_ns for record in records])
+        times = sorted(
+            records.times_ns if isinstance(records, Batch) else [record.time_ns for record in records]
+        )
         if times[-1] > now:
             times = [min(time_ns, now) for time_ns in times]
         self._total_ns += len(times) * now - sum(times)

@@ -122,9 +122,7 @@ class Settlement:
         batch, counts = load.batch, self._counts
         lost = len(rejected) - kept
         stored = (
-            [record for place, record in enumerate(batch) if place not in rejected]
-            if rejected
-            else batch.records
+            [record for place, record in enumerate(batch) if place not in rejected] if rejected else batch
         )
         delivered = len(stored)
         counts.delivered += delivered

@@ -12,10 +12,10 @@ from time import monotonic, time_ns
 from typing import cast
 
 from asynctrace.core import codec
-from asynctrace.core.batch import SLICE
 from asynctrace.core.level import Level
 from asynctrace.core.record import Kind, RawRecord
 from asynctrace.core.run import RunContext
+from asynctrace.core.slice import SLICE
 from asynctrace.pipeline import awaited
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.finisher import Finisher

@@ -8,7 +8,6 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from operator import attrgetter
 from typing import Literal, ParamSpec, TypeVar, get_args
 
 from asynctrace.core.batch import Batch, Mark
@@ -29,7 +28,6 @@ Parts = dict[str, list[bytes]]
 Durability = Literal["process", "disk"]
 """What lines survive: the death of the process, or a loss of power too (one fsync a file and batch)."""
 
-_key = attrgetter("producer", "seq")
 _TIDYING = 1.0  # seconds that closing waits for rotated files to be tidied; the next process goes on with it
 _logger = logging.getLogger("asynctrace")
 
@@ -184,7 +182,7 @@ class _Appender:
 
     def append(self, batch: Batch, parts: Parts) -> None:
         """On the worker's thread."""
-        this = (len(batch), batch.records and (_key(batch[0]), _key(batch[-1])), batch.marks)
+        this = (len(batch), batch.ends, batch.marks)
         if this != self._last:
             self._last, self._done = this, {}
         self.files.append(_joined(parts), self._done)

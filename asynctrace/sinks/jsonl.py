@@ -13,7 +13,7 @@ from os import PathLike
 
 from asynctrace.core.batch import Batch, Mark
 from asynctrace.core.decoding import mark_line
-from asynctrace.core.encoding import json_lines
+from asynctrace.core.encoding import json_block
 from asynctrace.core.numbers import Numbers, in_ranges
 from asynctrace.core.query import EVERYTHING, Query
 from asynctrace.core.record import Record
@@ -75,7 +75,7 @@ class JsonLinesSink(AppendSink):
         return f"JsonLinesSink({self._path!r})"
 
     def _collect(self, records: Sequence[Record], parts: Parts) -> None:
-        parts.setdefault(self._path, []).append(b"\n".join([*json_lines(records), b""]))
+        parts.setdefault(self._path, []).append(json_block(records))
 
     def _collect_marks(self, batch: Batch, parts: Parts) -> None:
         if batch.marks:

@@ -1,0 +1,198 @@
+"""A Slice: what the writer finished in one go; its records become objects only when somebody looks at them.
+
+Making a Record costs as much as encoding its fields. A store of lines, which needs the same few texts in another
+order, never looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, overload
+
+from asynctrace.core.context import SpanContext, span_of
+from asynctrace.core.record import Kind, RawRecord, Record, Usage
+from asynctrace.core.run import RunContext
+from asynctrace.core.site import SiteCache
+
+SLICE = 256
+"""Records that are finished or encoded between two looks at the event loop: about 0.2 ms; a power of two, as the
+batches are that databases are given."""
+
+_KINDS = tuple(Kind)  # by number
+
+
+class Slice(Sequence[Record]):
+    """Finished records with consecutive numbers.
+
+    Any number of threads may read it; who takes ``raws`` first and then finds ``is_made`` false may use them.
+
+    Args:
+        producer: who numbered them.
+        first: the number of the first one.
+        raws: what the callers left, their messages clean.
+        fields: the own fields of each in canonical form.
+        usage: the sample of what the process uses.
+        sites: resolves the call sites.
+    """
+
+    __slots__ = (
+        "_count",
+        "_made",
+        "_names",
+        "block",
+        "fields",
+        "first",
+        "producer",
+        "raws",
+        "sites",
+        "special",
+        "usage",
+    )
+
+    def __init__(
+        self,
+        producer: str,
+        first: int,
+        raws: Sequence[RawRecord],
+        fields: Sequence[dict[str, Any]],
+        usage: Usage | None,
+        sites: SiteCache,
+    ) -> None:
+        self.producer = producer
+        self.first = first
+        self.raws = raws
+        self.fields = fields
+        self.usage = usage
+        self.sites = sites
+        self.special: Mapping[int, Record] = {}
+        """Records, by place, that hold more than their raw record does."""
+        self.block: bytes | None = None  # filled by the encoder when the first lane asks
+        self._count = len(raws)
+        self._made: list[Record] | None = None
+        self._names: set[str] | None = None
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the records are objects by now, which may differ from what they were made of."""
+        return self._made is not None
+
+    @property
+    def records(self) -> list[Record]:
+        """The records as objects, made at the first call."""
+        raws, made = self.raws, self._made
+        if made is None:
+            made = self._make(raws, range(self._count))
+            for place, record in self.special.items():
+                made[place] = record
+            self._made = made
+            self.raws = ()  # what only they held is free now
+        return made
+
+    @property
+    def names(self) -> set[str]:
+        """The names of all own fields."""
+        if self._names is None:
+            self._names = set().union(*self.fields)
+        return self._names
+
+    @property
+    def contexts(self) -> set[RunContext]:
+        """The handles that the records were made with."""
+        raws = self.raws
+        return {record.context for record in self.records} if self.is_made else {raw.run for raw in raws}
+
+    @property
+    def times_ns(self) -> list[int]:
+        """When each record was made, by the wall clock."""
+        raws = self.raws
+        return [item.time_ns for item in (self.records if self.is_made else raws)]
+
+    def make(self, places: Iterable[int]) -> list[Record]:
+        """The records at these places as new objects, without what is special about them.
+
+        For who finishes the slice: nobody has looked at ``records`` yet.
+        """
+        return self._make(self.raws, places)
+
+    def _make(self, raws: Sequence[RawRecord], places: Iterable[int]) -> list[Record]:
+        producer, first, usage, resolve = self.producer, self.first, self.usage, self.sites.resolve
+        fields = self.fields
+        code = site = None
+        lasti = -1
+        records = []
+        for place in places:
+            raw = raws[place]
+            context, span = raw.run, raw.span
+            if span is not None and span.run is not context.run:
+                span = span_of(context.run, span)
+            if raw.lasti != lasti or raw.code is not code:
+                code, lasti = raw.code, raw.lasti
+                site = resolve(code, lasti)
+            records.append(
+                Record(
+                    producer,
+                    first + place,
+                    _KINDS[raw.kind],
+                    raw.time_ns - raw.time_ns % 1000,  # as every store keeps it
+                    raw.level,
+                    context,
+                    context.run.span_id if span is None else span.span_id,
+                    context.run.parent_span_id if span is None else parent_of(span),
+                    raw.message,
+                    fields[place],
+                    site,  # type: ignore[arg-type]  # resolved at the first turn
+                    raw.thread,
+                    usage,
+                )
+            )
+        return records
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.records)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
+        raws = self.raws
+        if isinstance(index, int) or self.is_made:
+            return self.records[index]
+        start, stop, step = index.indices(self._count)
+        if step != 1:
+            return self.records[index]
+        part = Slice(
+            self.producer,
+            self.first + start,
+            raws[start:stop],
+            self.fields[start:stop],
+            self.usage,
+            self.sites,
+        )
+        part.special = {
+            place - start: record for place, record in self.special.items() if start <= place < stop
+        }
+        return part
+
+    def __repr__(self) -> str:
+        return f"<Slice of {self._count} records from number {self.first}>"
+
+
+def parent_of(span: SpanContext) -> int:
+    """The id of the span, or of the run's root, that stands above the span."""
+    parent = span_of(span.run, span.parent)
+    return parent.span_id if parent is not None else span.run.span_id
+
+
+def times_of(parts: Iterable[Sequence[Record]]) -> list[int]:
+    """When the records of all parts were made, by the wall clock in nanoseconds."""
+    return list(
+        chain.from_iterable(
+            part.times_ns if isinstance(part, Slice) else [record.time_ns for record in part]
+            for part in parts
+        )
+    )

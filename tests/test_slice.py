@@ -1,0 +1,179 @@
+"""Slices: what is read without making records is what the records say."""
+
+import random
+import sys
+from typing import Any
+
+import pytest
+
+from asynctrace import Batch, Level, Mark, Record
+from asynctrace.core import codec
+from asynctrace.core.context import SpanContext
+from asynctrace.core.decoding import RecordDecoder
+from asynctrace.core.encoding import json_block, json_lines
+from asynctrace.core.exceptions import catch
+from asynctrace.core.record import Detail, Kind, RawRecord
+from asynctrace.core.redaction import Redactor
+from asynctrace.core.slice import SLICE, Slice
+from asynctrace.core.status import Status
+from asynctrace.pipeline.backlog import Backlog
+from asynctrace.pipeline.finisher import Finisher
+from asynctrace.pipeline.options import LaneOptions
+from asynctrace.pipeline.tally import Tally
+from asynctrace.testing.records import START_NS, make_context
+
+PLAIN = make_context("plain")
+BOUND = make_context("bound é", fields={"user_id": "u1", "shard": 7})
+COLUMN = make_context("column", fields={"tenant_id": "t1"}, parent_run_id="job", name="nightly")
+NOW = START_NS + 987_654_321
+FIELDS: list[dict[str, Any]] = [
+    {"order_id": 1, "user": "u1", "ms": 1.5},
+    {},
+    {"a\nb": 'x"y\\z', "é": "ü\u2028😀", "none": None, "yes": True},
+    {"big": 2**63, "small": -(2**63), "tiny": 5e-324},
+]
+
+
+def raw(number: int = 0, **changes: Any) -> RawRecord:
+    values: dict[str, Any] = {
+        "time_ns": NOW + number * 1_001,
+        "level": Level.INFO,
+        "run": PLAIN,
+        "span": None,
+        "message": "order placed",
+        "fields": codec.pack(FIELDS[0]),
+        "code": sys._getframe().f_code,
+        "lasti": 2 * number % 6,
+        "thread": 140_000_000_000_000,
+        "kind": 0,
+    }
+    return RawRecord(**{**values, **changes})
+
+
+def finished(raws: list[RawRecord], redactor: Redactor | None = None) -> Slice:
+    part = Finisher("0" * 20, redactor=redactor).finish(raws)
+    assert isinstance(part, Slice)
+    return part
+
+
+def test_lines_of_a_slice_are_those_of_its_records() -> None:
+    chosen = random.Random(4)
+    parent = SpanContext(PLAIN.run, "outer", 11, None)
+    foreign = SpanContext(make_context("other").run, "elsewhere", 13, parent)
+    spans = [None, parent, SpanContext(PLAIN.run, "inner", 12, parent), foreign]
+    try:
+        raise ValueError("caught")
+    except ValueError as error:
+        odd = Detail(codec.pack({"n": 1}), exception=catch(error))
+    ended = SpanContext(PLAIN.run, "ended", 14, parent)
+    ended.duration_ns, ended.status, ended.caught, ended.task = 1_500_000, Status.OK, None, None
+    for _ in range(60):
+        raws = [
+            raw(
+                number,
+                level=chosen.choice(list(Level)),
+                run=chosen.choice([PLAIN, PLAIN, BOUND, COLUMN]),
+                span=chosen.choice(spans),
+                message=chosen.choice(
+                    ["order placed", "x\ny", "", "ü\ud800" if chosen.random() < 0.1 else "z"]
+                ),
+                fields=codec.pack(chosen.choice(FIELDS)) if chosen.random() < 0.9 else None,
+                thread=chosen.choice([1, 140_000_000_000_000]),
+                time_ns=NOW + chosen.randrange(-(10**9), 10**9),
+            )
+            for number in range(chosen.randrange(1, SLICE))
+        ]
+        if chosen.random() < 0.5:
+            raws[chosen.randrange(len(raws))] = raw(fields=odd, run=chosen.choice([PLAIN, BOUND]))
+            raws[chosen.randrange(len(raws))] = raw(kind=Kind.SPAN_START.value, span=ended)
+            raws[chosen.randrange(len(raws))] = raw(kind=Kind.SPAN_END.value, span=ended)
+        part = finished(raws)
+
+        block, lines = json_block(part), json_lines(part)
+        assert not part.is_made
+
+        assert block == b"".join(line + b"\n" for line in lines)
+        decoder = RecordDecoder()
+        assert [decoder.from_json(line) for line in lines] == list(part)
+        assert [decoder.from_json(line) for line in json_lines(list(part))] == list(part)
+        assert [decoder.from_json(line).time_ns for line in lines] == [record.time_ns for record in part]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"time_ns": 999_999_999_999_999},
+        {"time_ns": 10**19 + 7},
+        {"fields": codec.pack({"user_id": "mine"}), "run": BOUND},
+        {"fields": codec.pack({"shard": 8}), "run": BOUND},
+        {"fields": codec.pack({"password": "hunter2"})},
+    ],
+    ids=["before 2001", "after 2286", "a column", "a bound name", "a secret"],
+)
+def test_what_needs_a_closer_look_gets_it(changes: dict[str, Any]) -> None:
+    part = finished([raw(1), raw(2, **changes), raw(3)])
+
+    decoder = RecordDecoder()
+    assert [decoder.from_json(line) for line in json_block(part).splitlines()] == list(part)
+    assert b"hunter2" not in json_block(part)
+
+
+def test_a_part_of_a_slice_is_one_too_and_keeps_numbers_and_what_is_special() -> None:
+    raws = [raw(number) for number in range(10)]
+    raws[6] = raw(fields=Detail(codec.pack({"n": 6}), status=Status.ERROR))
+    whole = finished(raws)
+    part = whole[5:8]
+    assert isinstance(part, Slice)
+    assert not whole.is_made
+
+    assert json_lines(part) == json_lines(whole)[5:8]
+    assert [record.seq for record in part] == [6, 7, 8]
+    assert [record.status for record in part] == [None, Status.ERROR, None]
+    assert list(whole[::4]) == [whole[0], whole[4], whole[8]]
+    assert whole[-1].seq == 10
+
+
+def test_secrets_are_out_of_a_slice_whose_records_nobody_has_made() -> None:
+    bound = make_context("secret", fields={"api_key": "k-12345678"})
+    part = finished([raw(1), raw(2, message="password=hunter2", run=bound), raw(3)])
+
+    block = json_block(part)
+
+    assert b"hunter2" not in block
+    assert b"k-12345678" not in block
+    assert block.count(b"[redacted: ") == 2
+
+
+def test_a_batch_of_parts_is_a_batch_of_their_records() -> None:
+    parts = [finished([raw(number) for number in range(count)]) for count in (SLICE, 3)]
+    batch = Batch.of_parts(parts, [Mark("0" * 20, 1, 3, 3)])
+    assert len(batch) == SLICE + 3
+    assert batch.ends == (("0" * 20, 1), ("0" * 20, 3))
+    assert batch.times_ns == [NOW + number * 1_001 for number in (*range(SLICE), *range(3))]
+    assert not parts[0].is_made
+
+    assert batch.records == (*parts[0], *parts[1])
+    assert batch[0].seq == 1
+    assert Batch(batch.records).ends == batch.ends
+    assert Batch(()).ends is None
+
+
+def test_a_backlog_gives_out_parts_of_slices_and_takes_them_apart_only_when_it_is_full() -> None:
+    options = LaneOptions(max_records=100, short=100, capacity=1_000, when_full="drop_oldest")
+    backlog = Backlog(options, Tally("0" * 20, 1))
+    finisher = Finisher("0" * 20)
+    for _ in range(3):
+        assert backlog.extend(finisher.finish([raw(number) for number in range(250)])) == []
+
+    given = backlog.cut().batch
+    assert [record.seq for record in given] == [*range(1, 65)]  # the largest power of two
+
+    urgent = finisher.finish([raw(number, level=Level.ERROR) for number in range(350)])
+    dropped: list[Record] = backlog.extend(urgent)
+    assert [record.seq for record in dropped] == [*range(65, 65 + len(dropped))]
+    assert backlog.waiting == 1_000
+
+    rest: list[Record] = []
+    while backlog:
+        rest += backlog.cut().batch
+    assert [record.seq for record in rest] == [*range(65 + len(dropped), 1_101)]
