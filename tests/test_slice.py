@@ -20,6 +20,7 @@ from asynctrace.pipeline.backlog import Backlog
 from asynctrace.pipeline.finisher import Finisher
 from asynctrace.pipeline.options import LaneOptions
 from asynctrace.pipeline.tally import Tally
+from asynctrace.sinks._template import Template
 from asynctrace.testing.records import START_NS, make_context
 
 PLAIN = make_context("plain")
@@ -177,3 +178,38 @@ def test_a_backlog_gives_out_parts_of_slices_and_takes_them_apart_only_when_it_i
     while backlog:
         rest += backlog.cut().batch
     assert [record.seq for record in rest] == [*range(65 + len(dropped), 1_101)]
+
+
+@pytest.mark.parametrize(
+    "format",
+    [
+        "{datetime} ({process:5d}, {thread:5d}) {message}",
+        "100% {message!r} {level:>8} {cut_id}",
+        "{message} {run_id} {mode} {datetime}",
+        "{thread} {{%s}}",
+        "{filename}:{lineno} {message}",
+        "{user_id} {message}",
+    ],
+)
+def test_text_of_a_slice_is_that_of_its_records(format: str) -> None:
+    chosen = random.Random(5)
+    template = Template(format)
+    for messages in (["order placed", "50 % off %s"], ["order placed", "two\nlines", "\x1b[2J"]):
+        raws = [
+            raw(
+                number,
+                level=chosen.choice(list(Level)),
+                run=chosen.choice([PLAIN, COLUMN, make_context("odd % \x1b"), make_context("even %d")]),
+                message=chosen.choice(messages),
+                thread=chosen.choice([1, 140_000_000_000_000]),
+                time_ns=NOW + chosen.randrange(-(10**9), 10**9),
+            )
+            for number in range(100)
+        ]
+
+        assert template.fill_slice(finished(raws)) == [
+            template.fill(item).encode() for item in finished(raws)
+        ]
+    assert template.fill_slice(finished([raw(time_ns=7)])) == [
+        template.fill(finished([raw(time_ns=7)])[0]).encode()
+    ]

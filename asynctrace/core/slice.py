@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, overload
 
+from asynctrace.core import timestamp
 from asynctrace.core.context import SpanContext, span_of
 from asynctrace.core.record import Kind, RawRecord, Record, Usage
 from asynctrace.core.run import RunContext
@@ -107,6 +108,23 @@ class Slice(Sequence[Record]):
         """When each record was made, by the wall clock."""
         raws = self.raws
         return [item.time_ns for item in (self.records if self.is_made else raws)]
+
+    @property
+    def datetimes(self) -> list[str]:
+        """The same as text."""
+        times = self.times_ns
+        second, next_second, prefix = -1, -1, ""
+        texts = []
+        for time_ns in times:
+            if not second <= time_ns < next_second:
+                text = timestamp.to_text(time_ns)
+                if not 10**18 <= time_ns < 10**19:
+                    texts.append(text)
+                    continue
+                second, prefix = time_ns // 10**9 * 10**9, text[:20]
+                next_second = second + 10**9
+            texts.append(prefix + str(time_ns)[10:16])
+        return texts
 
     def make(self, places: Iterable[int]) -> list[Record]:
         """The records at these places as new objects, without what is special about them.

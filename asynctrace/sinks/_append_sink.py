@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from abc import abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Literal, ParamSpec, TypeVar, get_args
@@ -22,7 +23,7 @@ from asynctrace.worker import Worker
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Parts = dict[str, list[bytes]]
+Parts = defaultdict[str, list[bytes]]
 """path → whole lines, each with its line end."""
 
 Durability = Literal["process", "disk"]
@@ -111,7 +112,7 @@ class AppendSink(LocalSink):
         appender = self._appender
         if appender is None:
             raise SinkClosedError(f"{self!r} is not open")
-        parts: Parts = {}
+        parts: Parts = defaultdict(list)
         async for part in batch.slices():
             self._collect(part, parts)
         self._collect_marks(batch, parts)
@@ -140,7 +141,7 @@ class AppendSink(LocalSink):
         Raises:
             TransientSinkError, PermanentSinkError: as ``write``.
         """
-        parts: Parts = {}
+        parts: Parts = defaultdict(list)
         self._collect(batch.records, parts)
         self._collect_marks(batch, parts)
         if not parts:

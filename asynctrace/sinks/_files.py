@@ -37,6 +37,7 @@ _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _FLAGS = (
     os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 )  # readable: the last byte is looked at
+_FEW_FILES, _MANY_FILES = 128, 1024  # descriptors; opening a file again costs more than writing a batch to it
 _LOOK_AGAIN = 0.002  # seconds between two looks at a half line; a write takes microseconds
 _SETTLE = 1.0  # seconds to find out whether a half line is being written or was left behind
 _PATIENCE = (
@@ -52,6 +53,16 @@ def translate(error: OSError, path: str) -> SinkError:
     """The error of this package for an error of the system."""
     message = f"{error.filename or path}: {error.strerror or error}"
     return PermanentSinkError(message) if error.errno in _PERMANENT else TransientSinkError(message)
+
+
+def most_open_files() -> int:
+    """Descriptors that a sink may hold when nobody says how many."""
+    try:
+        from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
+    except ImportError:  # Windows
+        return _FEW_FILES
+    soft = getrlimit(RLIMIT_NOFILE)[0]
+    return _MANY_FILES if soft == RLIM_INFINITY else max(1, min(soft // 4, _MANY_FILES))
 
 
 class _Open(NamedTuple):

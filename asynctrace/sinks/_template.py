@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import repeat
 from operator import attrgetter
 from string import Formatter
 from typing import Any
 
 from asynctrace.core.decoding import RecordDecoder
-from asynctrace.core.level import LABELS
-from asynctrace.core.record import Record
+from asynctrace.core.level import LABELS, Level
+from asynctrace.core.record import RawRecord, Record
+from asynctrace.core.slice import Slice
 from asynctrace.errors import ConfigurationError
 from asynctrace.sinks._printable import indented, printable
 
@@ -41,6 +43,17 @@ _QUICK: dict[str, Callable[[Record], Any]] = {
     "cut_id": attrgetter("context.run.cut_id"),
     "filename": attrgetter("site.filename"),
     "lineno": attrgetter("site.lineno"),
+}
+
+
+_MOVING = ("datetime", "message")  # differ from record to record
+_STILL: dict[str, Callable[[RawRecord], Any]] = {
+    "level": lambda raw: LABELS[raw.level],
+    "mode": lambda raw: "stderr" if raw.level >= Level.ERROR else "stdout",
+    "process": attrgetter("run.run.process.pid"),
+    "thread": attrgetter("thread"),
+    "run_id": attrgetter("run.run.run_id"),
+    "cut_id": attrgetter("run.run.cut_id"),
 }
 
 
@@ -77,6 +90,13 @@ class Template:
         self._pattern = pattern.format
         self._getters = tuple(_QUICK[name] for name in self._names if name in _QUICK)
         self._quick = len(self._getters) == len(self._names)
+        self._moving = [name for name in self._names if name in _MOVING]
+        self._is_plain = all(
+            key in _STILL or (key in _MOVING and not form and not conversion)
+            for _, key, form, conversion in self._fields
+            if key
+        )
+        self._tells_run = not {"run_id", "cut_id"}.isdisjoint(self._names)
         self._tells_stack = "stack_trace" in self._names
         self._check(columns)
 
@@ -103,6 +123,53 @@ class Template:
             line = indented(printable(line), MARGIN)
         return line + "\n"
 
+    def fill_slice(self, part: Slice) -> list[bytes]:
+        """The same for each record of the slice, as bytes; none of them is made if that can be."""
+        raws = part.raws
+        if (
+            part.is_made
+            or part.special
+            or not self._is_plain
+            or not _are_printable({raw.message for raw in raws})
+        ):
+            return [self.fill(record).encode() for record in part]
+        columns = [
+            part.datetimes if name == "datetime" else [raw.message for raw in raws] for name in self._moving
+        ]
+        process = run = None
+        thread = level = -1
+        form = ""
+        lines = []
+        for raw, values in zip(raws, zip(*columns, strict=True) if columns else repeat(()), strict=False):
+            its_run = raw.run.run
+            if (
+                raw.thread != thread
+                or raw.level != level
+                or its_run.process is not process
+                or (its_run is not run and self._tells_run)
+            ):
+                run, process, thread, level = its_run, its_run.process, raw.thread, raw.level
+                form = self._form(raw)
+                if not form.isprintable():
+                    return [self.fill(record).encode() for record in part]
+            lines.append(form % values)
+        return "\n".join([*lines, ""]).encode().splitlines(keepends=True)
+
+    def _form(self, raw: RawRecord) -> str:
+        """The text for that record, with %s for what moves."""
+        still = {name: _STILL[name](raw) for name in self._names if name in _STILL}
+        return "".join(
+            literal.replace("%", "%%")
+            + (
+                _formatted(still[key], form, conversion).replace("%", "%%")
+                if key in still
+                else "%s"
+                if key
+                else ""
+            )
+            for literal, key, form, conversion in self._fields
+        )
+
     def _fill_any(self, record: Record) -> str:
         columns = record.to_dict()
         try:
@@ -112,6 +179,10 @@ class Template:
                 literal + (_formatted(columns[key], form, conversion) if key else "")
                 for literal, key, form, conversion in self._fields
             )
+
+
+def _are_printable(texts: Iterable[str]) -> bool:
+    return "".join(texts).isprintable()
 
 
 def _formatted(value: Any, form: str, conversion: str) -> str:

@@ -20,15 +20,17 @@ from os import PathLike
 
 from asynctrace.core.batch import Batch, Mark
 from asynctrace.core.decoding import RecordDecoder, mark_line
-from asynctrace.core.encoding import json_lines
+from asynctrace.core.encoding import json_block
+from asynctrace.core.level import Level
 from asynctrace.core.numbers import Numbers, in_ranges
 from asynctrace.core.query import EVERYTHING, Query
 from asynctrace.core.record import Kind, Record
+from asynctrace.core.slice import Slice
 from asynctrace.core.summary import RunSummary
 from asynctrace.errors import StoreError
 from asynctrace.sinks._append_sink import AppendSink, Durability, Parts, checked_path
 from asynctrace.sinks._directory_lock import DirectoryLock
-from asynctrace.sinks._files import AppendFiles
+from asynctrace.sinks._files import AppendFiles, most_open_files
 from asynctrace.sinks._folders import PREFIX, folder_of
 from asynctrace.sinks._line_reader import LineReader, Lines, pruned_marks
 from asynctrace.sinks._rotation import Compression, Rotation
@@ -37,9 +39,6 @@ from asynctrace.sinks._template import Template
 
 FORMAT = "{datetime} ({process:5d}, {thread:5d}) {message}"
 """The text format string when none is given."""
-
-MAX_OPEN_FILES = 128
-"""Descriptors that stay open: an eighth of what most systems allow a process."""
 
 STDOUT, STDERR, METADATA, EVENTS, MARKS = (
     "stdout.txt",
@@ -63,7 +62,8 @@ class FileSink(AppendSink):
         path: the directory; made when it is missing.
         format: the text format string, over the keys of ``Record.to_dict``. Every line but the first of a
             record (long messages, tracebacks) stands behind a margin; control characters are escaped.
-        max_open_files: descriptors that stay open; the least recently used one is closed for another.
+        max_open_files: descriptors that stay open; the least recently used one is closed for another. None: a
+            quarter of what the system allows the process, at most 1,024.
         durability: ``"process"``: lines survive the death of the process; ``"disk"``: a loss of power too.
         rotate_bytes: size that a file of a run may have before it makes way for a new one (``stdout.txt`` becomes
             ``stdout.000001.txt``); None: any. A batch is never split, so it may grow larger by one batch.
@@ -81,7 +81,7 @@ class FileSink(AppendSink):
         path: str | PathLike[str],
         *,
         format: str = FORMAT,
-        max_open_files: int = MAX_OPEN_FILES,
+        max_open_files: int | None = None,
         durability: Durability = "process",
         rotate_bytes: int | None = None,
         rotate_every: float | None = None,
@@ -90,10 +90,10 @@ class FileSink(AppendSink):
     ) -> None:
         self._template = Template(format)
         self._path = checked_path(path)
-        self._folders: dict[str, str] = {}
+        self._folders: dict[str, _Folder] = {}
         super().__init__(
             self._path,
-            max_open_files=max_open_files,
+            max_open_files=most_open_files() if max_open_files is None else max_open_files,
             durability=durability,
             rotation=Rotation(rotate_bytes, rotate_every, keep, compress, exempt=MARKS),
         )
@@ -102,26 +102,31 @@ class FileSink(AppendSink):
         return f"FileSink({self._path!r})"
 
     def _collect(self, records: Sequence[Record], parts: Parts) -> None:
-        fill, folders = self._template.fill, dict[str, _Folder]()
-        for record, line in zip(records, json_lines(records), strict=True):
-            run_id = record.context.run.run_id
-            folder = folders.get(run_id)
-            if folder is None:
-                folder = folders[run_id] = _Folder(self._folder(run_id), parts)
+        lines = json_block(records).splitlines(keepends=True)
+        if isinstance(records, Slice) and not records.is_made and not records.special:
+            raws = records.raws
+            for raw, line, text in zip(raws, lines, self._template.fill_slice(records), strict=True):
+                folder = self._folder(raw.run.run.run_id)
+                parts[folder.stderr if raw.level >= Level.ERROR else folder.stdout].append(text)
+                parts[folder.metadata].append(line)
+            return
+        fill = self._template.fill
+        for record, line in zip(records, lines, strict=True):
+            folder = self._folder(record.context.run.run_id)
             if record.kind is Kind.LOG:
-                text = folder.stderr if record.mode == "stderr" else folder.stdout
-                text.append(fill(record).encode())
-                folder.metadata += (line, b"\n")
+                text = fill(record).encode()
+                parts[folder.stderr if record.level >= Level.ERROR else folder.stdout].append(text)
+                parts[folder.metadata].append(line)
             else:
-                folder.events += (line, b"\n")
+                parts[folder.events].append(line)
 
-    def _folder(self, run_id: str) -> str:
-        path = self._folders.get(run_id)
-        if path is None:
+    def _folder(self, run_id: str) -> _Folder:
+        folder = self._folders.get(run_id)
+        if folder is None:
             if len(self._folders) >= _CACHED_FOLDERS:
                 self._folders.clear()
-            path = self._folders[run_id] = os.path.join(self._path, folder_of(run_id))
-        return path
+            folder = self._folders[run_id] = _Folder(os.path.join(self._path, folder_of(run_id)))
+        return folder
 
     def _collect_marks(self, batch: Batch, parts: Parts) -> None:
         if batch.marks:
@@ -137,13 +142,15 @@ class FileSink(AppendSink):
 
 
 class _Folder:
+    """Where the records of one run go."""
+
     __slots__ = ("events", "metadata", "stderr", "stdout")
 
-    def __init__(self, path: str, parts: Parts) -> None:
-        self.stdout = parts.setdefault(f"{path}/{STDOUT}", [])
-        self.stderr = parts.setdefault(f"{path}/{STDERR}", [])
-        self.metadata = parts.setdefault(f"{path}/{METADATA}", [])
-        self.events = parts.setdefault(f"{path}/{EVENTS}", [])
+    def __init__(self, path: str) -> None:
+        self.stdout = f"{path}/{STDOUT}"
+        self.stderr = f"{path}/{STDERR}"
+        self.metadata = f"{path}/{METADATA}"
+        self.events = f"{path}/{EVENTS}"
 
 
 class FileReader(LineReader):

@@ -75,11 +75,11 @@ class JsonLinesSink(AppendSink):
         return f"JsonLinesSink({self._path!r})"
 
     def _collect(self, records: Sequence[Record], parts: Parts) -> None:
-        parts.setdefault(self._path, []).append(json_block(records))
+        parts[self._path].append(json_block(records))
 
     def _collect_marks(self, batch: Batch, parts: Parts) -> None:
         if batch.marks:
-            parts.setdefault(self._path, []).extend(mark_line(mark) + b"\n" for mark in batch.marks)
+            parts[self._path].extend(mark_line(mark) + b"\n" for mark in batch.marks)
 
     def _explain(self, path: str, marks: Sequence[Mark]) -> None:
         _pruned.add(_pruned.path_of(self._path), number_of(path, self._path), marks)
