@@ -258,11 +258,17 @@ def lane_options(sink: AnySink, values: Settings) -> LaneOptions:
     if isinstance(sink, LocalSink):
         if type(sink).__module__ in _FLEETING:
             return replace(LOCAL, spool_max_bytes=0, safety="memory")
-        return replace(LOCAL, spool_max_bytes=values.spool_max_bytes, spool_max_age=values.spool_max_age)
+        return replace(
+            LOCAL,
+            spool_max_bytes=values.spool_max_bytes,
+            spool_max_age=values.spool_max_age,
+            spool_fsync=values.spool_fsync,
+        )
     return replace(
         REMOTE,
         spool_max_bytes=values.spool_max_bytes,
         spool_max_age=values.spool_max_age,
+        spool_fsync=values.spool_fsync,
         linger=values.batch_interval,
         max_records=values.batch_size,
         short=values.batch_size,

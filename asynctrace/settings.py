@@ -100,6 +100,10 @@ def _seconds_or_none(value: Any) -> float:
     return number
 
 
+def _seconds_or_never(value: Any) -> float | None:
+    return None if value is None or str(value).strip().lower() == "never" else _seconds_or_none(value)
+
+
 def _sinks(value: Any) -> tuple[Any, ...]:
     sinks = tuple(value.split()) if isinstance(value, str) else tuple(value)
     if not sinks:
@@ -195,6 +199,13 @@ SETTINGS: tuple[Setting, ...] = (
         "spool_max_age", "604800", _seconds, _SECONDS, "Seconds after which a record on disk is given up."
     ),
     Setting(
+        "spool_fsync",
+        "1.0",
+        _seconds_or_never,
+        "a number of seconds from 0, or never",
+        "Seconds after which a record on disk survives a power failure too; 0: at once.",
+    ),
+    Setting(
         "color",
         "auto",
         _color,
@@ -230,6 +241,7 @@ class Settings:
     state_dir: str
     spool_max_bytes: int
     spool_max_age: float
+    spool_fsync: float | None
     color: str
     sinks_are_default: bool = False
     state_home: str = ""

@@ -10,9 +10,9 @@ from pathlib import Path
 from asynctrace import composition, settings
 from asynctrace.core.record import Record
 from asynctrace.errors import ConfigurationError
-from asynctrace.pipeline import spool
 from asynctrace.pipeline.dead_letters import DeadLetters
 from asynctrace.pipeline.ledger import PipelineStats
+from asynctrace.pipeline.spool_page import look, purge
 from asynctrace.pipeline.state_directory import StateDirectory
 
 DEFAULT_TIMEOUT = 60.0
@@ -66,7 +66,7 @@ def spools() -> list[SpoolStats]:
         ConfigurationError: a setting cannot be used.
         OSError: the state directory cannot be read.
     """
-    pages = (spool.look(directory) for directory in _state().existing("spool"))
+    pages = (look(directory) for directory in _state().existing("spool"))
     return [
         SpoolStats(page.lane, page.records, page.size, page.in_use, page.damaged)
         for page in pages
@@ -102,7 +102,7 @@ def purge_spools(lane: str | None = None) -> int:
         ConfigurationError: there is no such lane.
         OSError: the state directory cannot be written.
     """
-    return sum(spool.purge(directory) for directory in _chosen("spool", lane))
+    return sum(purge(directory) for directory in _chosen("spool", lane))
 
 
 def dead_letters(lane: str | None = None) -> Iterator[RejectedRecord]:

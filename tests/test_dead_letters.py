@@ -98,8 +98,8 @@ def test_a_full_disk_keeps_what_was_there_whole(tmp_path: Path) -> None:
 def test_state_is_kept_in_the_first_directory_that_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     state = StateDirectory([tmp_path / "file" / "x", tmp_path / "state"])
-    assert state.spool("lane") == tmp_path / "state" / "spool" / "lane"
-    assert state.dead_letters("lane") == tmp_path / "state" / "dead" / "lane"
+    assert state.spools("lane") == [tmp_path / "state" / "spool" / "lane"]
+    assert state.dead_letters("lane") == [tmp_path / "state" / "dead" / "lane"]
     assert not (tmp_path / "state").exists(), "asking makes nothing"
 
 
@@ -108,8 +108,7 @@ def test_without_any_it_is_memory_only_and_said_once(
 ) -> None:
     (tmp_path / "file").touch()
     state = StateDirectory([tmp_path / "file" / "x"])
-    assert state.spool("lane") is None
-    assert state.dead_letters("lane") is None
+    assert state.spools("lane") == state.dead_letters("lane") == []
     assert caplog.records == [], "nothing is to be kept yet"
     state.complain()
     state.complain()

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from asynctrace.pipeline.segments import HEADER_BYTES, Segments
+from asynctrace.pipeline.entries import HEADER_BYTES
+from asynctrace.pipeline.segments import Segments
 from asynctrace.testing import ManualClock
 
 

@@ -33,6 +33,7 @@ GOOD: dict[str, tuple[Any, Any]] = {
     "state_dir": ("/var/lib/asynctrace", "/var/lib/asynctrace"),
     "spool_max_bytes": ("0", 0),
     "spool_max_age": ("60", 60.0),
+    "spool_fsync": ("never", None),
     "color": ("never", "never"),
 }
 BAD: dict[str, list[Any]] = {
@@ -51,6 +52,7 @@ BAD: dict[str, list[Any]] = {
     "state_dir": [5],
     "spool_max_bytes": ["-1", "1.5", "many"],
     "spool_max_age": ["0", "-1", "inf"],
+    "spool_fsync": ["-1", "sometimes", "inf"],
     "color": ["sometimes"],
 }
 
@@ -226,8 +228,8 @@ def test_state_is_kept_where_the_setting_says_or_beside_the_store_or_with_the_us
     home = {"XDG_STATE_HOME": str(tmp_path / "state")}
     sinks = ["memory:", f"file:{tmp_path / 'logs'}"]
 
-    def chosen(sinks: list[str], environment: dict[str, str]) -> Path | None:
-        return composition.state_directory(sinks, settings.load({}, environment)).spool("x")
+    def chosen(sinks: list[str], environment: dict[str, str]) -> Path:
+        return composition.state_directory(sinks, settings.load({}, environment)).spools("x")[0]
 
     assert chosen(sinks, home) == tmp_path / ".asynctrace" / "spool" / "x"
     assert chosen(["memory:"], home) == tmp_path / "state" / "asynctrace" / "spool" / "x"

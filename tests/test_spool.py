@@ -1,9 +1,13 @@
 """The spool: records go in and come out in order, across restarts, crashes and processes."""
 
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -13,8 +17,10 @@ from asynctrace.core.encoding import json_line
 from asynctrace.core.level import Level
 from asynctrace.core.record import Record
 from asynctrace.pipeline.claim import Claim, is_free
-from asynctrace.pipeline.segments import HEADER_BYTES
-from asynctrace.pipeline.spool import FROM_DEAD_LETTERS, Adopted, Spool, look, purge
+from asynctrace.pipeline.entries import HEADER_BYTES
+from asynctrace.pipeline.spool import Adopted, Spool
+from asynctrace.pipeline.spool_page import look, purge
+from asynctrace.pipeline.stream import FROM_DEAD_LETTERS
 from asynctrace.testing import ManualClock, make_batch, make_record
 
 ROOT = Path(__file__).parents[1]
@@ -364,3 +370,132 @@ def test_a_claim_says_who_holds_a_directory(tmp_path: Path) -> None:
     assert is_free(tmp_path)
     (tmp_path / "owner").write_text("not what we wrote")
     assert is_free(tmp_path), "nobody has locked it"
+
+
+# -- disks that do not take or give ----------------------------------------------------------------------------
+
+
+@contextmanager
+def no_file_may_grow(beyond: int = 0) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (beyond, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@contextmanager
+def free_descriptors(count: int) -> Iterator[None]:
+    taken: list[int] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 8, hard))
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        for _ in range(count):
+            os.close(taken.pop())
+        yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_when_the_first_place_refuses_the_second_takes_it_and_order_holds(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    spool = spool_at(first, elsewhere=[second])
+    spool.append(make_batch(5))
+    shutil.rmtree(first)
+    first.touch()  # no directory can be made there any more
+    spool.append(make_batch(5, first=5))
+    spool.append(make_batch(5, first=10))
+    assert spool.held == 15
+    spool.close()
+    assert look(second).records == 10
+
+    first.unlink()
+    back = spool_at(first, elsewhere=[second])
+    assert back.adopt().adopted == 10
+    back.append(make_batch(5, first=15))
+    assert numbers(drain(back)) == list(range(5, 20))
+    back.close()
+    assert look(second).records == look(first).records == 0
+
+
+def test_what_no_place_takes_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    spool = spool_at(tmp_path / "first", elsewhere=[tmp_path / "second"])
+    with no_file_may_grow(), pytest.raises(OSError, match="File too large"):
+        spool.append(make_batch(5))
+    with no_file_may_grow(), pytest.raises(OSError, match="File too large"):
+        spool.put_first([make_batch(5)])
+    assert not list(tmp_path.rglob("*.seg"))
+    assert spool.held == 0
+    spool.append(make_batch(5))
+    assert numbers(drain(spool)) == list(range(5))
+
+
+def test_what_cannot_be_noted_does_not_stop_the_reading(tmp_path: Path) -> None:
+    spool = spool_at(tmp_path)
+    spool.append(make_batch(20))
+    shown: list[Record] = []
+    (noted,) = tmp_path.rglob("acknowledged")
+    with no_file_may_grow(beyond=32):
+        while (reading := spool.read(7)).position is not None:
+            shown += reading.batch
+            spool.acknowledge(reading.position)  # its room was taken in advance
+    assert numbers(shown) == list(range(20))
+    assert noted.stat().st_size == 32
+    spool.close()
+    assert spool_at(tmp_path).adopt().adopted == 0
+
+
+def test_without_a_free_descriptor_nothing_is_given_up(tmp_path: Path) -> None:
+    spool = spool_at(tmp_path)
+    spool.append(make_batch(20))
+    with free_descriptors(0):
+        for _ in range(10):
+            with pytest.raises(OSError, match="Too many open files"):
+                spool.read(100)
+    assert numbers(drain(spool)) == list(range(20))
+    spool.close()
+
+
+def test_a_stream_that_cannot_be_opened_now_is_left_for_later(tmp_path: Path) -> None:
+    spool = spool_at(tmp_path)
+    spool.append(make_batch(20))
+    spool.close()
+    later = spool_at(tmp_path)
+    (segment,) = tmp_path.rglob("*.seg")
+    with free_descriptors(2):  # the lock and the claim find one, the segments find none
+        found = later.adopt()
+    assert (found.adopted, found.damaged) == (0, 0)
+    assert found.error is not None
+    assert segment.exists()
+    assert later.adopt().adopted == 20
+    later.close()
+
+
+def test_a_file_that_stays_unreadable_is_kept_aside_and_what_is_behind_it_comes(tmp_path: Path) -> None:
+    spool = spool_at(tmp_path, segment_bytes=4_000)
+    for first in range(0, 30, 10):
+        spool.append(make_batch(10, first=first))
+    segments = sorted(tmp_path.rglob("*.seg"))
+    assert len(segments) >= 3
+    lost = segments[0]
+    lost.unlink()
+    lost.mkdir()  # reading it is an error, as of a broken disk, whoever asks
+    failures = 0
+    while True:
+        try:
+            reading = spool.read(100)
+            break
+        except IsADirectoryError:
+            failures += 1
+    assert failures == 2
+    assert reading.damaged == 10
+    assert numbers(list(reading.batch)) == list(range(10, 30))
+    assert lost.with_suffix(".bad").exists()

@@ -25,7 +25,7 @@ from asynctrace import (
 )
 from asynctrace.pipeline.dead_letters import DeadLetters
 from asynctrace.pipeline.diagnostics import diagnostics
-from asynctrace.pipeline.spool import look
+from asynctrace.pipeline.spool_page import look
 
 pytestmark = pytest.mark.anyio
 

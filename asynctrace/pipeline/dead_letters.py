@@ -16,7 +16,8 @@ from asynctrace.core.encoding import json_line
 from asynctrace.core.record import Record
 from asynctrace.pipeline.claim import exclusively
 from asynctrace.pipeline.private import make_private
-from asynctrace.pipeline.spool import FROM_DEAD_LETTERS, Spool
+from asynctrace.pipeline.spool import Spool
+from asynctrace.pipeline.stream import FROM_DEAD_LETTERS
 
 MAX_BYTES = 64 << 20
 """Bytes of one lane; when they are used up, the older half is given up."""
@@ -71,14 +72,29 @@ class DeadLetters:
         self._clock = clock
 
     def add(
-        self, records: Sequence[Record], *, lane: str, sink: str, reason: str, traceback: str = ""
+        self,
+        records: Sequence[Record],
+        *,
+        lane: str,
+        sink: str,
+        reason: str,
+        traceback: str = "",
+        time_ns: int | None = None,
     ) -> int:
         """Keep the records; how many older letters were given up for them.
+
+        Args:
+            records: what was rejected.
+            lane: the lane's name.
+            sink: the destination as it shows itself, without secrets.
+            reason: what it said.
+            traceback: of an error that no sink should raise.
+            time_ns: wall clock of the rejection; now, when it is not given.
 
         Raises:
             OSError: they could not be written; none of them is there.
         """
-        now = self._clock.time_ns()
+        now = self._clock.time_ns() if time_ns is None else time_ns
         block = b"".join(
             msgspec.json.encode(
                 DeadLetter(now, lane, sink, reason, traceback, msgspec.Raw(json_line(record)))

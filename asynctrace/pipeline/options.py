@@ -11,6 +11,7 @@ from asynctrace.core.level import Level
 from asynctrace.core.record import Record
 from asynctrace.pipeline.retry import RetryPolicy
 from asynctrace.pipeline.rules import Rules, check, whole
+from asynctrace.pipeline.segments import FSYNC_INTERVAL
 from asynctrace.pipeline.spool import MAX_AGE, MAX_BYTES
 
 Safety = Literal["memory", "process", "disk"]
@@ -57,6 +58,8 @@ class LaneOptions:
         mark_every: records between two marks in the store.
         spool_max_bytes: bytes that the lane may keep on disk; a tenth is reserved for level error and above.
         spool_max_age: seconds after which a record on disk is no longer worth delivering.
+        spool_fsync: seconds after which a record on disk survives a power failure too; 0: at once, None: when the
+            system gets to it. The death of the process it survives in any case.
         safety: what a record survives once the sink took it, for those who ask; see :data:`Safety`.
 
     Raises:
@@ -81,6 +84,7 @@ class LaneOptions:
     mark_every: int = 10_000
     spool_max_bytes: int = MAX_BYTES
     spool_max_age: float = MAX_AGE
+    spool_fsync: float | None = FSYNC_INTERVAL
     safety: Safety = "process"
 
     def __post_init__(self) -> None:
@@ -95,6 +99,11 @@ _RULES: Rules = (
         ("write_timeout",),
         lambda value: value is None or 0 < value < inf,
         "a number of seconds above 0, or None",
+    ),
+    (
+        ("spool_fsync",),
+        lambda value: value is None or 0 <= value < inf,
+        "a number of seconds from 0, or None",
     ),
     (
         ("trigger", "max_records", "short", "high_water", "capacity", "surprises", "mark_every"),

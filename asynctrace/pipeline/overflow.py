@@ -7,15 +7,18 @@ the order. Blocking calls are made by a thread of its own, one at a time; what t
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as LateError
 from contextlib import suppress
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 from asynctrace.pipeline.backlog import Load, Waiter
+from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.spool import Adopted, Position, Reading, Spool, Writing
 from asynctrace.worker import Worker
 
@@ -48,15 +51,12 @@ class Overflow:
         self._waiters: deque[tuple[Position, list[Waiter]]] = deque()
         self._newest: Position | None = None
         self._newest_at_read: Position | None = None
+        self._sync_at = 0.0  # when the next fsync may be asked for
 
     # -- from dead processes ---------------------------------------------------------------------------------
 
     async def adopt(self) -> Adopted:
-        """Take over what dead processes left, once; when there is nothing, after one look at the disk.
-
-        Raises:
-            OSError: the spool cannot be read.
-        """
+        """Take over what dead processes left, once; when there is nothing, after one look at the disk."""
         if self._looked or not self._spool.is_there():
             self._looked = True
             return Adopted()
@@ -98,7 +98,31 @@ class Overflow:
         except Exception as error:
             return load, error
         self._keep(load, writing)
+        self._sync_later()
         return load, writing
+
+    def _sync_later(self) -> None:
+        """What nothing more is written behind must survive a power failure too, within the interval."""
+        loop, interval = asyncio._get_running_loop(), self._spool.fsync_interval
+        if loop is not None and interval and monotonic() >= self._sync_at:
+            self._sync_at = monotonic() + interval
+            loop.call_later(interval, self._sync_soon)
+
+    def _sync_soon(self) -> None:
+        with suppress(RuntimeError):  # no thread starts any more: closing the spool syncs it
+            self._worker.submit(self._sync)
+
+    def _sync(self) -> None:
+        try:
+            self._spool.sync()
+        except OSError as error:
+            diagnostics.say(
+                logging.WARNING,
+                ("fsync", str(self._spool.directory)),
+                "%s: what waits there may not survive a power failure: %s",
+                self._spool.directory,
+                error,
+            )
 
     def _keep(self, load: Load, writing: Writing) -> None:
         self.spooled += writing.kept
@@ -150,10 +174,22 @@ class Overflow:
 
     def _acknowledge(self) -> None:
         delivered = self._delivered
-        if delivered is not None:
+        if delivered is None:
+            return
+        try:
             self._spool.acknowledge(delivered)
-            if self._delivered is delivered:
-                self._delivered = None
+        except TimeoutError:  # the spool is busy
+            raise
+        except OSError as error:  # on a disk that takes nothing, reading goes on all the same
+            diagnostics.say(
+                logging.WARNING,
+                ("acknowledgement", str(self._spool.directory)),
+                "%s: what is delivered cannot be noted, and may come again after a crash: %s",
+                self._spool.directory,
+                error,
+            )
+        if self._delivered is delivered:
+            self._delivered = None
 
     def settle(self, load: Load, count: int) -> list[Waiter]:
         """So many records of the load are safe, dead or dropped; who waited for it and all before."""

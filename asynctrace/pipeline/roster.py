@@ -116,6 +116,7 @@ class Roster:
             name,
             max_bytes=options.spool_max_bytes,
             max_age=options.spool_max_age,
+            fsync_interval=options.spool_fsync,
         )
 
     # -- levels ----------------------------------------------------------------------------------------------

@@ -1,24 +1,22 @@
 """Segments: entries appended to a directory of bounded files, read in order, acknowledged, forgotten.
 
-An entry is a header and its payload. The header holds a mark to find entries again behind damage, the length, a
-checksum over all the rest, the entry's id and whether it counts as a record. Ids are given one after another, so a gap
-tells how many entries were lost. Whatever the files hold, reading goes on: what cannot be read is skipped and counted,
-and the file it stood in is kept aside as ``*.bad``.
+Whatever the files hold, reading goes on: what cannot be read is skipped and counted, and the file it stood in is kept
+aside as ``*.bad``.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-import struct
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
-from zlib import crc32
 
 from asynctrace.core.clock import SYSTEM_CLOCK, Clock
+from asynctrace.pipeline.acknowledgement import Acknowledgement
+from asynctrace.pipeline.entries import HEADER_BYTES, Entry, is_torn, pack, unpack
 from asynctrace.pipeline.private import make_private
 
 SEGMENT_BYTES = 1 << 20
@@ -27,28 +25,10 @@ SEGMENT_BYTES = 1 << 20
 FSYNC_INTERVAL = 1.0
 """Seconds between two fsyncs while entries arrive: what a power failure may cost; a killed process costs nothing."""
 
-_MARK = b"\0ATE"  # JSON holds no raw NUL: the mark stands nowhere but at the start of an entry
-_HEADER = struct.Struct(">4sIIQB")  # mark, length of the payload, checksum, id, counts as a record
-_COVERED = struct.Struct(">IQB")  # what the checksum covers besides the payload
-_ACKNOWLEDGED = struct.Struct(">QI")
-_SLOT = 16  # bytes; two slots are written in turn, so that one is always whole
 _KEPT_BAD = 4  # files kept aside for people to look at
-
-HEADER_BYTES = _HEADER.size
-
-
-class Entry(NamedTuple):
-    """One payload, as it comes back.
-
-    Args:
-        id: its place in the order.
-        counted: whether it counts as a record.
-        payload: the bytes that were appended.
-    """
-
-    id: int
-    counted: bool
-    payload: bytes
+_READ_TRIES = 3  # before a file that cannot be read is kept aside
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR)  # the file is not at fault
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +39,7 @@ class _Segment:
     unread: int = 0  # counted entries that were not given to the reader yet
     offset: int = 0  # where the reader goes on
     damaged: bool = False
+    failures: int = 0  # to read it
 
 
 class Segments:
@@ -93,12 +74,13 @@ class Segments:
         self._live: _Segment | None = None
         self._file = -1
         self._acknowledged = 0
-        self._acknowledgement = -1
-        self._turn = 0
+        self._acknowledgement = Acknowledgement(directory / "acknowledged")
         self._next = 1
         self._ready: deque[Entry] = deque()  # loaded, not given out yet
         self._given: deque[Entry] = deque()  # given out, not acknowledged yet
         self._synced = clock.monotonic()
+        self._unsynced = False
+        self._noted = 0  # the acknowledged id that is on disk
 
     @property
     def size(self) -> int:
@@ -135,10 +117,10 @@ class Segments:
         done: list[_Segment] = []
         if not self.directory.is_dir():
             return done
-        self._acknowledged = self._read_acknowledged()
+        self._acknowledged = self._noted = self._acknowledgement.read()
         self._next = self._acknowledged + 1
         expected = 0  # the first file may begin anywhere: those before it are done
-        for path in sorted(self.directory.glob("*.seg")):
+        for path in sorted(_files_in(self.directory, ".seg")):
             segment, first, lost = self._take_stock(path)
             if expected and first > expected:
                 lost += first - expected
@@ -157,13 +139,12 @@ class Segments:
         """The file, the id of its first entry, and how many of its entries are lost."""
         segment = _Segment(path, last=0)
         first = lost = end = 0
-        try:
-            data = path.read_bytes()
-        except OSError:
+        data = _read_or_none(path)
+        if data is None:
             segment.damaged = True
             return segment, 0, 0  # the gap before the next file tells how many
         segment.size = len(data)
-        for entry, stop in _entries(data):
+        for entry, stop in unpack(data):
             if segment.last:
                 lost += entry.id - segment.last - 1
             else:
@@ -173,7 +154,7 @@ class Segments:
             segment.last, end = entry.id, stop
             segment.unread += entry.counted and entry.id > self._acknowledged
         if end < len(data):
-            if _is_torn(data, end):
+            if is_torn(data, end):
                 self.torn += 1
             else:
                 segment.damaged = True
@@ -195,14 +176,14 @@ class Segments:
         parts: list[bytes] = []
         counted = 0
         for counts, payload in payloads:
-            checksum = crc32(payload, crc32(_COVERED.pack(len(payload), number, counts)))
-            parts += (_HEADER.pack(_MARK, len(payload), checksum, number, counts), payload)
+            parts += pack(number, counts, payload)
             number += 1
             counted += counts
         block = b"".join(parts)
         live = self._writable(len(block))
         try:
             _write_all(self._file, block)
+            self._unsynced = True
             self._sync_if_due()
         except BaseException:
             self._take_back(live)
@@ -229,6 +210,11 @@ class Segments:
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | _CLOEXEC, 0o600)
             live = self._live = _Segment(path, last=self._next - 1)
             self._segments.append(live)
+            try:
+                self._acknowledgement.reserve()
+            except BaseException:
+                self._take_back(live)
+                raise
             if self._fsync_interval is not None:
                 _sync_directory(self.directory)
         return live
@@ -242,6 +228,9 @@ class Segments:
         if not live.size:
             self._seal()
             self._remove(live)
+        if not self._segments and not self._acknowledged:
+            with suppress(OSError):
+                self._acknowledgement.remove()
 
     def _seal(self) -> None:
         if self._file >= 0:
@@ -251,13 +240,23 @@ class Segments:
             os.close(self._file)
             self._file = -1
         self._live = None
+        self._unsynced = False
 
     def _sync_if_due(self) -> None:
-        if self._fsync_interval is None or self._file < 0:
-            return
-        now = self._clock.monotonic()
-        if now - self._synced >= self._fsync_interval:
-            self._synced = now
+        if self._fsync_interval is not None:
+            now = self._clock.monotonic()
+            if now - self._synced >= self._fsync_interval:
+                self._synced = now
+                self.sync()
+
+    def sync(self) -> None:
+        """Have what was appended survive a power failure; does nothing when it does, or when none is asked for.
+
+        Raises:
+            OSError: it may not survive one.
+        """
+        if self._unsynced and self._file >= 0 and self._fsync_interval is not None:
+            self._unsynced = False
             os.fsync(self._file)
 
     def read(self, limit: int) -> list[Entry]:
@@ -265,10 +264,18 @@ class Segments:
 
         Args:
             limit: most entries.
+
+        Raises:
+            OSError: a file cannot be read now; after some tries it is given up, and what is behind it comes.
         """
         found: list[Entry] = []
         while len(found) < limit:
-            if not self._ready and not self._load():
+            try:
+                if not self._ready and not self._load():
+                    break
+            except OSError:
+                if not found:
+                    raise
                 break
             found.append(self._ready.popleft())
         self._given.extend(found)
@@ -281,10 +288,13 @@ class Segments:
             start = segment.offset
             try:
                 data = _read_part(segment.path, start, segment.size)
-            except OSError:
+            except OSError as error:
+                segment.failures += error.errno not in _PASSING
+                if segment.failures < _READ_TRIES and not isinstance(error, FileNotFoundError):
+                    raise
                 data, segment.damaged = b"", True
             segment.offset = segment.size
-            entries = [entry for entry, _ in _entries(data) if self._acknowledged < entry.id <= segment.last]
+            entries = [entry for entry, _ in unpack(data) if self._acknowledged < entry.id <= segment.last]
             self._ready.extend(entries)
             missing = segment.unread - sum(entry.counted for entry in entries)
             segment.unread = 0
@@ -307,7 +317,7 @@ class Segments:
         """Forget all entries up to that id; they were given out before.
 
         Raises:
-            OSError: it could not be written down; they may come again after a restart.
+            OSError: it could not be written down, for now: they would come again after a restart.
         """
         if last <= self._acknowledged:
             return
@@ -315,7 +325,8 @@ class Segments:
             self.held -= self._given.popleft().counted
         self._acknowledged = last
         try:
-            self._write_acknowledged()
+            self._acknowledgement.write(last)
+            self._noted = last
         finally:  # on a full disk it is the deleting that makes room
             while self._segments and self._is_done(self._segments[0]):
                 if self._segments[0] is self._live:
@@ -334,7 +345,7 @@ class Segments:
             self._segments.remove(segment)
         with suppress(OSError):
             segment.path.rename(segment.path.with_suffix(".bad"))
-            for old in sorted(self.directory.glob("*.bad"))[:-_KEPT_BAD]:
+            for old in sorted(_files_in(self.directory, ".bad"))[:-_KEPT_BAD]:
                 old.unlink(missing_ok=True)
 
     def _remove(self, segment: _Segment) -> None:
@@ -345,73 +356,28 @@ class Segments:
         ):  # it comes again at the next start and is removed then: all of it is acknowledged
             segment.path.unlink(missing_ok=True)
 
-    def _write_acknowledged(self) -> None:
-        if self._acknowledgement < 0:
-            path = self.directory / "acknowledged"
-            self._acknowledgement = os.open(path, os.O_WRONLY | os.O_CREAT | _CLOEXEC, 0o600)
-        number = struct.pack(">Q", self._acknowledged)
-        self._turn ^= 1
-        os.lseek(self._acknowledgement, self._turn * _SLOT, os.SEEK_SET)
-        os.write(self._acknowledgement, number + struct.pack(">I", crc32(number)))
-
-    def _read_acknowledged(self) -> int:
-        try:
-            data = (self.directory / "acknowledged").read_bytes()
-        except OSError:
-            return 0
-        newest = 0
-        for turn in (0, 1):
-            slot = data[turn * _SLOT : turn * _SLOT + _ACKNOWLEDGED.size]
-            if len(slot) == _ACKNOWLEDGED.size:
-                number, checksum = _ACKNOWLEDGED.unpack(slot)
-                if crc32(slot[:8]) == checksum and number >= newest:
-                    newest, self._turn = number, turn
-        return newest
-
     def close(self) -> None:
         """Release the files; a second call does nothing."""
         self._seal()
-        if self._acknowledgement >= 0:
-            os.close(self._acknowledgement)
-            self._acknowledgement = -1
+        if self._noted < self._acknowledged:
+            with suppress(OSError):
+                self._acknowledgement.write(self._acknowledged)
+        self._acknowledgement.close()
 
     def remove(self) -> None:
         """Close and delete every file but those kept aside; for entries that are all acknowledged."""
+        self._noted = self._acknowledged
         self.close()
         self._segments.clear()
-        for pattern in ("*.seg", "acknowledged"):
-            for path in self.directory.glob(pattern):
+        with suppress(FileNotFoundError):
+            for path in _files_in(self.directory, ".seg"):
                 path.unlink(missing_ok=True)
+        self._acknowledgement.remove()
 
 
-_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
-
-
-def _entries(data: bytes) -> Iterator[tuple[Entry, int]]:
-    """Every whole entry with the offset behind it; what is no entry is skipped up to the next mark."""
-    start, newest = data.find(_MARK), 0
-    while 0 <= start <= len(data) - HEADER_BYTES:
-        _, length, checksum, number, counted = _HEADER.unpack_from(data, start)
-        stop = start + HEADER_BYTES + length
-        payload = data[start + HEADER_BYTES : stop]
-        whole = (
-            len(payload) == length
-            and crc32(payload, crc32(_COVERED.pack(length, number, counted))) == checksum
-        )
-        if whole and number > newest:
-            newest = number
-            yield Entry(number, bool(counted), payload), stop
-            start = stop if data.startswith(_MARK, stop) else data.find(_MARK, stop)
-        else:
-            start = data.find(_MARK, start + 1)
-
-
-def _is_torn(data: bytes, start: int) -> bool:
-    """Whether the rest is the beginning of an entry: what a kill in the middle of a write leaves."""
-    if len(data) - start < HEADER_BYTES:
-        return True
-    mark, length, *_ = _HEADER.unpack_from(data, start)
-    return bool(mark == _MARK and start + HEADER_BYTES + length > len(data))
+def _files_in(directory: Path, suffix: str) -> list[Path]:
+    # Not Path.glob: from Python 3.13 on it passes over a directory that cannot be read now, as if it were empty.
+    return [path for path in directory.iterdir() if path.suffix == suffix]
 
 
 def _first_id(path: Path, otherwise: int) -> int:
@@ -425,6 +391,23 @@ def _read_part(path: Path, start: int, stop: int) -> bytes:
     with open(path, "rb") as file:
         file.seek(start)
         return file.read(stop - start)
+
+
+def _read_or_none(path: Path) -> bytes | None:
+    """What the file holds; None when it is gone or cannot be read.
+
+    Raises:
+        OSError: it can be read later.
+    """
+    for _ in range(_READ_TRIES):
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            break
+        except OSError as error:
+            if error.errno in _PASSING:
+                raise
+    return None
 
 
 def _write_all(file: int, block: bytes) -> None:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as LateError
 from contextlib import suppress
 from functools import partial
 
+from asynctrace.core.clock import SYSTEM_CLOCK
 from asynctrace.core.record import Record
 from asynctrace.pipeline.dead_letters import DeadLetters
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.overflow import PATIENCE, Overflow
+from asynctrace.pipeline.segments import FSYNC_INTERVAL
 from asynctrace.pipeline.spool import Spool
 from asynctrace.pipeline.state_directory import StateDirectory
 from asynctrace.worker import Worker
+
+_UNBURIED = 1_000  # batches of dead letters in memory while no disk takes them
 
 
 class Shelter:
@@ -28,64 +33,97 @@ class Shelter:
         lane: the lane's name.
         max_bytes: of the spool.
         max_age: seconds that a record is worth delivering.
+        fsync_interval: seconds between two fsyncs of the spool; see
+            :class:`~asynctrace.pipeline.segments.Segments`.
     """
 
-    def __init__(self, state: StateDirectory, key: str, lane: str, *, max_bytes: int, max_age: float) -> None:
+    def __init__(
+        self,
+        state: StateDirectory,
+        key: str,
+        lane: str,
+        *,
+        max_bytes: int,
+        max_age: float,
+        fsync_interval: float | None = FSYNC_INTERVAL,
+    ) -> None:
         self._state = state
         self._key = key
         self._lane = lane
         self._max_bytes = max_bytes
         self._max_age = max_age
+        self._fsync_interval = fsync_interval
         self._worker = Worker(f"asynctrace spool {lane}")
         self._overflow: Overflow | None = None
-        self._letters: DeadLetters | None = None
+        self._unburied: deque[Callable[[DeadLetters], int]] = deque(maxlen=_UNBURIED)
         self._burying: Future[None] | None = None
 
     @property
     def overflow(self) -> Overflow | None:
         """The lane's side of its spool; None while nothing can be written."""
-        if self._overflow is None and (directory := self._state.spool(self._key)) is not None:
-            spool = Spool(directory, max_bytes=self._max_bytes, max_age=self._max_age)
+        if self._overflow is None and (directories := self._state.spools(self._key)):
+            spool = Spool(
+                directories[0],
+                elsewhere=directories[1:],
+                max_bytes=self._max_bytes,
+                max_age=self._max_age,
+                fsync_interval=self._fsync_interval,
+            )
             self._overflow = Overflow(spool, self._worker)
         return self._overflow
 
     def bury(self, records: Sequence[Record], *, sink: str, reason: str, traceback: str) -> None:
-        """Keep the records as dead letters: on an event loop soon, elsewhere now. A failure is said, not raised."""
-        if self._letters is None:
-            directory = self._state.dead_letters(self._key)
-            if directory is None:
-                self._state.complain()
-                return
-            self._letters = DeadLetters(directory)
+        """Keep the records as dead letters: on an event loop soon, elsewhere now. A failure is said, not raised.
+
+        What no disk takes now stays in memory and is tried again with the next ones, and at the end.
+        """
         add = partial(
-            self._bury, self._letters, records, lane=self._lane, sink=sink, reason=reason, traceback=traceback
+            DeadLetters.add,
+            records=records,
+            lane=self._lane,
+            sink=sink,
+            reason=reason,
+            traceback=traceback,
+            time_ns=SYSTEM_CLOCK.time_ns(),
         )
         if asyncio._get_running_loop() is not None:
             with suppress(RuntimeError):  # no thread starts any more: below
-                self._burying = self._worker.submit(add)
+                self._burying = self._worker.submit(self._bury, add)
                 return
-        add()
+        self._bury(add)
 
-    def _bury(self, letters: DeadLetters, records: Sequence[Record], **how: str) -> None:
-        try:
-            given_up = letters.add(records, **how)
-        except Exception as error:
-            diagnostics.say(
-                logging.ERROR,
-                ("dead letters", self._lane),
-                "lane %s: dead letters are lost: %r",
-                self._lane,
-                error,
-            )
-            return
-        if given_up:
-            diagnostics.say(
-                logging.WARNING,
-                ("dead letters full", self._lane),
-                "lane %s: the oldest %d dead letters were given up for new ones",
-                self._lane,
-                given_up,
-            )
+    def _bury(self, add: Callable[[DeadLetters], int] | None = None) -> None:
+        if add is not None:
+            if len(self._unburied) == self._unburied.maxlen:
+                self._say("dead letters lost", "dead letters are lost: %d batches wait already", _UNBURIED)
+            self._unburied.append(add)
+        while self._unburied:
+            if not self._find_room(self._unburied[0]):
+                return
+            self._unburied.popleft()
+
+    def _find_room(self, add: Callable[[DeadLetters], int]) -> bool:
+        directories = self._state.dead_letters(self._key)
+        if not directories:
+            self._state.complain()
+            return False
+        failure: Exception | None = None
+        for directory in directories:
+            try:
+                given_up = add(DeadLetters(directory))
+            except Exception as error:
+                failure = failure or error
+                continue
+            if given_up:
+                self._say(
+                    "dead letters full", "the oldest %d dead letters were given up for new ones", given_up
+                )
+            return True
+        self._say("dead letters", "dead letters cannot be written and stay in memory: %r", failure)
+        return False
+
+    def _say(self, cause: str, message: str, *args: object) -> None:
+        diagnostics.say(logging.WARNING, (cause, self._lane), f"lane {self._lane}: {message}", *args)
 
     def complain(self) -> None:
         """Say that there is something to keep and nothing to keep it in."""
@@ -96,6 +134,9 @@ class Shelter:
         if self._burying is not None:
             await asyncio.wait({asyncio.wrap_future(self._burying)}, timeout=PATIENCE)
             self._burying = None
+        if self._unburied:
+            with suppress(RuntimeError):
+                await asyncio.wait({asyncio.wrap_future(self._worker.submit(self._bury))}, timeout=PATIENCE)
 
     def settle_now(self) -> None:
         """The same in this thread."""
@@ -103,6 +144,8 @@ class Shelter:
             with suppress(LateError):
                 self._burying.result(PATIENCE)
             self._burying = None
+        if self._unburied:
+            self._bury()
 
     def release(self) -> None:
         """Let other lanes and processes have what is on disk.

@@ -79,6 +79,8 @@ class Spillway:
         except Exception as error:  # a disk that cannot be read must not keep new records from their sink
             self._say(error, "what earlier processes left cannot be read: %r", error)
             return
+        if found.error is not None:
+            self._say(found.error, "not all that earlier processes left can be read: %r", found.error)
         if found.damaged:
             self._say(None, "%d record(s) that earlier processes left are damaged", found.damaged)
 

@@ -6,11 +6,10 @@ before anything that came later.
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -22,8 +21,10 @@ from asynctrace.core.encoding import json_lines
 from asynctrace.core.level import Level
 from asynctrace.core.record import Record
 from asynctrace.pipeline.claim import Claim, exclusively, is_free
+from asynctrace.pipeline.entries import HEADER_BYTES, Entry
 from asynctrace.pipeline.private import make_private
-from asynctrace.pipeline.segments import FSYNC_INTERVAL, HEADER_BYTES, SEGMENT_BYTES, Entry, Segments
+from asynctrace.pipeline.segments import FSYNC_INTERVAL, SEGMENT_BYTES, Segments
+from asynctrace.pipeline.stream import FROM_DEAD_LETTERS, FROM_LANE, Stream, new_name, streams
 
 MAX_BYTES = 256 << 20
 """Bytes of one lane on disk: half a million records of the usual size."""
@@ -39,9 +40,6 @@ _LEAST_SEGMENTS = 8
 
 _LOCK_TIMEOUT = 1.0
 """Seconds to wait for another process that adopts, or for a thread of ours that was stopped in the middle."""
-
-FROM_LANE, FROM_DEAD_LETTERS = "lane", "dead"
-"""Where a stream comes from; the end of its name."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -105,11 +103,13 @@ class Adopted:
         adopted: records of dead processes.
         replayed: records that were put here out of dead letters.
         damaged: records that were lost to damage before.
+        error: why something was left where it is, if so.
     """
 
     adopted: int = 0
     replayed: int = 0
     damaged: int = 0
+    error: OSError | None = None
 
 
 def _locked(method: _F) -> _F:
@@ -127,7 +127,9 @@ class Spool:
 
     Args:
         directory: of the lane; made with the first record.
-        max_bytes: bytes that the lane may take on this disk; a tenth is reserved for level error and above.
+        elsewhere: more such directories, for when the first one cannot be written; what dead processes left in any of
+            them is adopted.
+        max_bytes: bytes that the lane may take in all of them; a tenth is reserved for level error and above.
         max_age: seconds; older records are counted and not given out.
         segment_bytes: see :data:`~asynctrace.pipeline.segments.SEGMENT_BYTES`.
         fsync_interval: see :class:`~asynctrace.pipeline.segments.Segments`.
@@ -139,6 +141,7 @@ class Spool:
         self,
         directory: Path,
         *,
+        elsewhere: Sequence[Path] = (),
         max_bytes: int = MAX_BYTES,
         max_age: float = MAX_AGE,
         segment_bytes: int = SEGMENT_BYTES,
@@ -147,16 +150,17 @@ class Spool:
         origin: str = FROM_LANE,
     ) -> None:
         self.directory = directory
+        self._directories = (directory, *elsewhere)
+        self.fsync_interval = fsync_interval
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._segment_bytes = min(segment_bytes, max_bytes // _LEAST_SEGMENTS)
-        self._fsync_interval = fsync_interval
         self._clock = clock
         self._origin = origin
-        self._streams: list[_Stream] = []  # oldest first
-        self._own: _Stream | None = None
+        self._streams: list[Stream] = []  # oldest first
+        self._own: Stream | None = None
         self._decoder = RecordDecoder()
-        self._left: list[tuple[_Stream, Entry]] = []  # read, but of another producer than those before
+        self._left: list[tuple[Stream, Entry]] = []  # read, but of another producer than those before
         self._lock = threading.RLock()
 
     @contextmanager
@@ -185,44 +189,58 @@ class Spool:
         return sum(stream.segments.size for stream in self._streams)
 
     def is_there(self) -> bool:
-        """Whether anything was ever spooled for the lane; one look at the disk."""
-        return self.directory.is_dir()
+        """Whether anything was ever spooled for the lane; a look at the disk."""
+        return any(directory.is_dir() for directory in self._directories)
 
     @_locked
     def adopt(self) -> Adopted:
         """Take over what dead processes left, and what was put here out of dead letters.
 
-        Raises:
-            OSError: the directory is there and cannot be read or written.
+        What cannot be taken over now stays where it is: an error is part of the answer.
         """
         counts = {FROM_LANE: 0, FROM_DEAD_LETTERS: 0}
-        damaged = 0
-        if not self.directory.is_dir():
-            return Adopted()
-        with exclusively(self.directory, _LOCK_TIMEOUT) as gained:
+        damaged, failure = 0, None
+        for directory in self._directories:
+            try:
+                damaged += self._adopt_from(directory, counts)
+            except OSError as error:
+                failure = failure or error
+        self._streams.sort(key=lambda stream: stream.path.name)
+        return Adopted(counts[FROM_LANE], counts[FROM_DEAD_LETTERS], damaged, failure)
+
+    def _adopt_from(self, directory: Path, counts: dict[str, int]) -> int:
+        damaged, failure = 0, None
+        if not directory.is_dir():
+            return 0
+        with exclusively(directory, _LOCK_TIMEOUT) as gained:
             if not gained:
-                return Adopted()
-            for path in streams(self.directory):
+                return 0
+            for path in streams(directory):
                 if any(path == stream.path for stream in self._streams) or not is_free(path):
                     continue
-                stream = _Stream(path, self._segments(path), Claim.take(path))
-                stream.segments.open()
-                damaged += stream.segments.damaged
-                stream.damage_told = stream.segments.damaged
+                stream = Stream(path, self._segments(path), Claim.take(path))
+                try:
+                    stream.segments.open()
+                except OSError as error:
+                    stream.close()
+                    failure = failure or error
+                    continue
+                damaged += stream.new_damage()
                 if stream.segments.exhausted:
                     stream.remove()
                 else:
                     self._streams.append(stream)
                     counts[stream.origin] += stream.segments.held
-        self._streams.sort(key=lambda stream: stream.path.name)
-        return Adopted(counts[FROM_LANE], counts[FROM_DEAD_LETTERS], damaged)
+        if failure is not None:
+            raise failure
+        return damaged
 
     @_locked
     def append(self, batch: Batch) -> Writing:
         """Put the batch behind everything else.
 
         Raises:
-            OSError: the disk is full or cannot be written; nothing of the batch is there.
+            OSError: no disk takes it: it is full, or cannot be written; nothing of the batch is there.
         """
         lines = json_lines(batch.records)
         payloads: list[tuple[bool, bytes]] = []
@@ -238,8 +256,31 @@ class Spool:
         payloads += [(False, mark_line(mark)) for mark in batch.marks]
         if not payloads:
             return Writing(0, None, tuple(refused))
-        own = self._own_stream()
-        return Writing(kept, Position(own.path.name, own.segments.append(payloads)), tuple(refused))
+        return Writing(kept, self._put_behind(payloads), tuple(refused))
+
+    def _put_behind(self, payloads: Sequence[tuple[bool, bytes]]) -> Position:
+        own = self._own
+        failure: OSError | None = None
+        if own is not None and own.path.is_dir():
+            try:
+                return Position(own.path.name, own.segments.append(payloads))
+            except OSError as error:
+                failure = error
+        # The wall clock may have been set back; the new stream is behind those we hold all the same.
+        begun = max(self._clock.time_ns(), self._streams[-1].begun + 1 if self._streams else 0)
+        for directory in self._directories:
+            if failure is not None and own is not None and directory == own.path.parent:
+                continue  # that disk has just refused
+            try:
+                stream = self._begin(directory, begun, payloads)
+            except OSError as error:
+                failure = failure or error
+            else:
+                self._own = stream
+                self._streams.append(stream)
+                return Position(stream.path.name, stream.segments.last)
+        assert failure is not None
+        raise failure
 
     @_locked
     def put_first(self, batches: Sequence[Batch]) -> None:
@@ -254,35 +295,40 @@ class Spool:
             payloads += [(False, mark_line(mark)) for mark in batch.marks]
         if not payloads:
             return
-        stream = self._new_stream(_begun(self._streams[0]) - 1 if self._streams else self._clock.time_ns())
+        begun = self._streams[0].begun - 1 if self._streams else self._clock.time_ns()
+        failure: OSError | None = None
+        for directory in self._directories:
+            try:
+                self._streams.insert(0, self._begin(directory, begun, payloads))
+                return
+            except OSError as error:
+                failure = failure or error
+        assert failure is not None
+        raise failure
+
+    def _begin(self, directory: Path, begun: int, payloads: Sequence[tuple[bool, bytes]]) -> Stream:
+        """A new stream that holds the payloads, or nothing."""
+        make_private(directory)
+        path = directory / new_name(begun, self._origin)
+        with exclusively(directory, _LOCK_TIMEOUT) as gained:  # nobody may adopt it before it is claimed
+            if not gained:
+                raise TimeoutError(f"{directory} is locked by another process")
+            path.mkdir(mode=0o700)
+            try:
+                stream = Stream(path, self._segments(path), Claim.take(path))
+            except BaseException:
+                shutil.rmtree(path, ignore_errors=True)
+                raise
         try:
             stream.segments.append(payloads)
         except BaseException:
             stream.remove()
             raise
-        self._streams.insert(0, stream)
-
-    def _own_stream(self) -> _Stream:
-        own = self._own
-        if own is None or not own.path.is_dir():
-            # The wall clock may have been set back; the new stream is behind those we hold all the same.
-            newest = _begun(self._streams[-1]) if self._streams else 0
-            own = self._own = self._new_stream(max(self._clock.time_ns(), newest + 1))
-            self._streams.append(own)
-        return own
-
-    def _new_stream(self, begun: int) -> _Stream:
-        make_private(self.directory)
-        path = self.directory / f"{begun:020d}-{os.urandom(4).hex()}-{self._origin}"
-        with exclusively(self.directory, _LOCK_TIMEOUT) as gained:  # nobody may adopt it before it is claimed
-            if not gained:
-                raise TimeoutError(f"{self.directory} is locked by another process")
-            path.mkdir(mode=0o700)
-            return _Stream(path, self._segments(path), Claim.take(path))
+        return stream
 
     def _segments(self, path: Path) -> Segments:
         return Segments(
-            path, segment_bytes=self._segment_bytes, fsync_interval=self._fsync_interval, clock=self._clock
+            path, segment_bytes=self._segment_bytes, fsync_interval=self.fsync_interval, clock=self._clock
         )
 
     @_locked
@@ -291,6 +337,9 @@ class Spool:
 
         Args:
             limit: most entries, records and marks.
+
+        Raises:
+            OSError: the next ones cannot be read now.
         """
         entries, self._left = self._left, []
         stream = entries[0][0] if entries else None
@@ -344,18 +393,28 @@ class Spool:
             stream.segments.acknowledge(position.id)
             self._end_if_done(stream)
 
-    def _end_if_done(self, stream: _Stream) -> None:
+    def _end_if_done(self, stream: Stream) -> None:
         if stream is not self._own and stream.segments.exhausted:
             self._streams.remove(stream)
             self._remove(stream)
 
-    def _remove(self, stream: _Stream) -> None:
+    def _remove(self, stream: Stream) -> None:
         """Delete it while nobody else looks; otherwise who adopts it next finds it empty, and deletes it."""
-        with exclusively(self.directory, _LOCK_TIMEOUT) as gained:
+        with exclusively(stream.path.parent, _LOCK_TIMEOUT) as gained:
             if gained:
                 stream.remove()
             else:
                 stream.close()
+
+    @_locked
+    def sync(self) -> None:
+        """Have what was appended survive a power failure, unless the interval is None.
+
+        Raises:
+            OSError: it may not survive one.
+        """
+        if self._own is not None:
+            self._own.segments.sync()
 
     @_locked
     def rewind(self) -> None:
@@ -374,91 +433,3 @@ class Spool:
             else:
                 stream.close()
         self._streams, self._own = [], None
-
-
-def _begun(stream: _Stream) -> int:
-    return int(stream.path.name.partition("-")[0])
-
-
-class _Stream:
-    def __init__(self, path: Path, segments: Segments, claim: Claim) -> None:
-        self.path = path
-        self.segments = segments
-        self.damage_told = 0
-        self._claim = claim
-
-    @property
-    def origin(self) -> str:
-        return FROM_DEAD_LETTERS if self.path.name.endswith(FROM_DEAD_LETTERS) else FROM_LANE
-
-    def new_damage(self) -> int:
-        new, self.damage_told = self.segments.damaged - self.damage_told, self.segments.damaged
-        return new
-
-    def close(self) -> None:
-        self.segments.close()
-        self._claim.release()
-
-    def remove(self) -> None:
-        self.segments.remove()
-        self._claim.release()
-        with suppress(OSError):  # files kept aside are still in it
-            self.path.rmdir()
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolPage:
-    """What one lane has on disk.
-
-    Args:
-        lane: the lane's directory name: its kind and a part of its destination's digest.
-        records: waiting.
-        size: bytes.
-        in_use: how many of the records belong to a process that lives.
-        damaged: records lost to damage.
-    """
-
-    lane: str
-    records: int
-    size: int
-    in_use: int
-    damaged: int
-
-
-def streams(directory: Path) -> Sequence[Path]:
-    """The streams of a lane, oldest first."""
-    return sorted(path for path in directory.iterdir() if path.is_dir())
-
-
-def look(directory: Path) -> SpoolPage:
-    """What a lane has on disk, without touching it.
-
-    Raises:
-        OSError: the directory cannot be read.
-    """
-    records = size = in_use = damaged = 0
-    for path in streams(directory):
-        segments = Segments(path)
-        segments.look()
-        records += segments.held
-        size += segments.size
-        damaged += segments.damaged
-        in_use += 0 if is_free(path) else segments.held
-    return SpoolPage(directory.name, records, size, in_use, damaged)
-
-
-def purge(directory: Path) -> int:
-    """Delete what no living process holds; how many records went.
-
-    Raises:
-        OSError: the directory cannot be written.
-    """
-    purged = 0
-    with exclusively(directory, _LOCK_TIMEOUT) as gained:
-        for path in streams(directory) if gained else ():
-            if is_free(path):
-                segments = Segments(path)
-                segments.look()
-                purged += segments.held
-                shutil.rmtree(path)
-    return purged

@@ -16,7 +16,7 @@ _DIGEST = 12  # hex digits: two destinations of one kind do not meet
 
 
 class StateDirectory:
-    """The first of some directories that can be written; looked for when it is needed, made with the first file in it.
+    """The first of some directories that takes what is written; looked for when it is needed, made with the first file.
 
     Args:
         candidates: the directories, best first; none of them usable means that nothing outlives the process.
@@ -28,19 +28,16 @@ class StateDirectory:
     def __repr__(self) -> str:
         return f"<StateDirectory {', '.join(map(str, self._candidates)) or 'in memory'}>"
 
-    def spool(self, key: str) -> Path | None:
-        """Where the spool of that lane is, whether it exists or not; None when nothing can be written."""
+    def spools(self, key: str) -> list[Path]:
+        """Where the spool of that lane may be, whether it exists or not, the best place first."""
         return self._below("spool", key)
 
-    def dead_letters(self, key: str) -> Path | None:
-        """Where the dead letters of that lane are, whether they exist or not; None when nothing can be written."""
+    def dead_letters(self, key: str) -> list[Path]:
+        """Where the dead letters of that lane may be, whether they exist or not, the best place first."""
         return self._below("dead", key)
 
-    def _below(self, kind: str, key: str) -> Path | None:
-        for candidate in self._candidates:
-            if _is_usable(candidate):
-                return candidate / kind / key
-        return None
+    def _below(self, kind: str, key: str) -> list[Path]:
+        return [candidate / kind / key for candidate in self._candidates if _is_usable(candidate)]
 
     def complain(self) -> None:
         """Say, once a minute, that there is something to keep and nothing to keep it in."""

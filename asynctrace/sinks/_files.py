@@ -22,7 +22,6 @@ from asynctrace.sinks._rotation import NEVER, Rotation, next_name
 _PERMANENT = {
     errno.EACCES,
     errno.EPERM,
-    errno.EROFS,
     errno.ENOTDIR,
     errno.EISDIR,
     errno.ELOOP,
@@ -31,7 +30,7 @@ _PERMANENT = {
     errno.ENXIO,
     errno.EINVAL,
 }
-"""What waiting does not cure. All else may pass: a full disk, a quota, too many open files."""
+"""What waiting does not cure. All else may pass: a full disk, a quota, a read-only mount, too many open files."""
 
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _FLAGS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,6 @@ _LASTING = frozenset(
     {
         errno.EACCES,
         errno.EPERM,
-        errno.EROFS,
         errno.ENOTDIR,
         errno.EISDIR,
         errno.EEXIST,  # a parent directory is a file
@@ -52,6 +52,16 @@ _STALE = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
+
+
+def is_on_read_only_disk(path: str) -> bool:
+    """Whether the file system is mounted read-only; that is the machine's state, not the file's."""
+    if not hasattr(os, "statvfs"):
+        return False
+    try:
+        return bool(os.statvfs(os.path.dirname(path)).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def is_busy(error: sqlite3.Error) -> bool:
@@ -81,6 +91,8 @@ def as_sink_errors(path: str) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         kind = _SINK_ERRORS.get(_code(error), PermanentSinkError)
+        if _code(error) == sqlite3.SQLITE_READONLY and is_on_read_only_disk(path):
+            kind = TransientSinkError  # it was remounted, and will be again
         if any(text in str(error) for text in _TOO_MANY):
             kind = BatchTooLargeError
         raise kind(_told(path, error)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import sys
@@ -13,7 +14,7 @@ from typing import Literal, TypeVar
 from weakref import WeakSet
 
 from asynctrace.sinks import _sqlite_schema as schema
-from asynctrace.sinks._sqlite_errors import asks_for_a_new_connection, is_busy
+from asynctrace.sinks._sqlite_errors import asks_for_a_new_connection, is_busy, is_on_read_only_disk
 
 if sys.platform != "win32":
     import fcntl
@@ -145,7 +146,9 @@ def _raise_what_lasts(path: str) -> None:
     if os.path.isdir(path):
         raise IsADirectoryError(21, "is a directory, not a database", path)
     if not os.access(path if os.path.exists(path) else directory, os.W_OK):
-        raise PermissionError(13, "may not be written", path)
+        if is_on_read_only_disk(path):
+            raise OSError(errno.EROFS, "is on a read-only file system", path)
+        raise PermissionError(errno.EACCES, "may not be written", path)
 
 
 @contextmanager
