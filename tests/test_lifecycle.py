@@ -538,3 +538,35 @@ async def test_nothing_is_left_behind() -> None:
         task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("asynctrace")
     } == set()
     assert set(threading.enumerate()) <= threads
+
+
+def test_a_home_that_was_left_while_it_ended_does_not_end_the_next_one(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = ScriptedSink()
+    loop = new_loop()
+
+    async def main() -> Trace:
+        trace = Trace("r", sinks=[(sink, QUICK)])
+        await trace.__aenter__()
+        trace.info("m0")
+        await trace.aflush()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0)
+        return trace
+
+    trace = loop.run_until_complete(main())
+    trace.info("m1")
+    trace.flush()
+    home = trace.pipeline.loop
+    assert home is not loop
+    loop.run_until_complete(asyncio.sleep(0.05))
+    assert trace.pipeline.loop is home
+    trace.info("m2")
+    trace.flush()
+    assert sink.messages == ["m0", "m1", "m2"]
+    trace.close()
+    loop.close()
+    gc.collect()
+    assert "was destroyed" not in caplog.text

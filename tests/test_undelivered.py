@@ -382,3 +382,24 @@ async def test_a_disk_that_is_full_loses_nothing_that_fits_elsewhere(
         signal.signal(signal.SIGXFSZ, handler)
     assert sink.messages == texts(3_000)
     assert page(pipeline).lost == 0
+
+
+def test_a_sink_that_is_being_taken_out_when_its_loop_is_closed_loses_nothing(state: Path) -> None:
+    loop = asyncio.new_event_loop()
+    away = Remote(up=False)
+
+    async def main() -> tuple[Trace, asyncio.Future[None]]:
+        trace = Trace("run", sinks=[(away, REMOTE), "memory:"])
+        await trace.__aenter__()
+        trace.info("0")
+        taking_out = asyncio.ensure_future(trace.aremove_sink(away))
+        await auntil(lambda: away not in trace.sinks())
+        return trace, taking_out
+
+    trace, taking_out = loop.run_until_complete(main())
+    loop.close()
+    back = Remote()
+    asyncio.run(record(back, 1, 1))
+    assert back.messages == ["0", "1"]
+    trace.close()
+    taking_out._log_destroy_pending = False  # type: ignore[attr-defined]  # it stood still with its loop

@@ -28,6 +28,7 @@ class Closing:
         self._residence = residence
         self._deadline = Deadline(timeout)
         self._task: asyncio.Task[None] | None = None
+        self._leaving: dict[Lane, concurrent.futures.Future[None]] = {}  # taken out, and not at their end yet
         residence.closing = self
 
     def begin(self, timeout: float) -> concurrent.futures.Future[None]:
@@ -82,14 +83,16 @@ class Closing:
             try:
                 await self._stop([lane], Deadline(self.timeout))
             finally:
-                lane.abandon("lane removed")
-                lane.release()
-                done.set_result(None)
+                if self._leaving.pop(lane, None) is not None:
+                    lane.abandon("lane removed")
+                    lane.release()
+                    done.set_result(None)
 
         def take_out() -> bool:
             if residence.roster.take_out(lane):
                 if residence.loop is not None:
-                    home.create_task(end(), f"asynctrace lane {lane.name} ends", residence.loop)
+                    self._leaving[lane] = done
+                    residence.create_task(end(), f"asynctrace lane {lane.name} ends")
                     return True
                 lane.finish_now()
                 lane.release()
@@ -97,12 +100,20 @@ class Closing:
 
         return done if residence.on_home(take_out) else None
 
+    def home_is_gone(self) -> None:
+        """Lanes that were being taken out on that loop end here: nobody will come back to them."""
+        while self._leaving:
+            lane, done = self._leaving.popitem()
+            lane.finish_now()
+            lane.release()
+            done.set_result(None)
+
     # -- on the home loop ------------------------------------------------------------------------------------
 
     def _close_here(self, deadline: Deadline) -> None:
         if self._residence.loop is not asyncio._get_running_loop():  # the home was left meanwhile
             return
-        self._task = home.create_task(self._shut_down(deadline), "asynctrace closing")
+        self._task = self._residence.create_task(self._shut_down(deadline), "asynctrace closing")
         self._task.add_done_callback(lambda task: self._close_again(task, deadline))
 
     def _close_again(self, task: asyncio.Task[None], deadline: Deadline) -> None:
@@ -153,7 +164,8 @@ class Closing:
             task.cancel()
         await _bounded(tasks, deadline)
         endings = {
-            home.create_task(_end_lane(lane, deadline), "asynctrace lane ends"): lane for lane in lanes
+            self._residence.create_task(_end_lane(lane, deadline), "asynctrace lane ends"): lane
+            for lane in lanes
         }
         for task in await _bounded(set(endings), deadline, LAST_RESORT + 0.2):
             task.cancel()

@@ -46,7 +46,8 @@ class Overflow:
         self._read: Future[Reading] | None = None
         self._adoption: Future[Adopted] | None = None
         self._looked = False
-        self._told_through: Position | None = None
+        self._last_read = 0  # records
+        self._told_through: dict[str, int] = {}  # by stream, the id up to which was counted what is given up
         self._delivered: Position | None = None  # to be acknowledged with the next reading
         self._waiters: deque[tuple[Position, list[Waiter]]] = deque()
         self._newest: Position | None = None
@@ -153,8 +154,9 @@ class Overflow:
         done, self._read = self._read, None
         reading = done.result()
         self.spooled -= reading.damaged
+        self._last_read = len(reading.batch)
         if reading.position is not None and not self._told(reading.position):
-            self._told_through = reading.position
+            self._told_through[reading.position.stream] = reading.position.id
             self.spooled -= reading.expired + reading.foreign
             return reading
         return replace(reading, expired=0, foreign=0)
@@ -166,7 +168,7 @@ class Overflow:
 
     def _told(self, position: Position) -> bool:
         """Whether what was given up before that position has been counted: it was read before a rewind."""
-        return self._told_through is not None and _reached(position, self._told_through)
+        return position.id <= self._told_through.get(position.stream, 0)
 
     def _acknowledge_and_read(self, limit: int) -> Reading:
         self._acknowledge()
@@ -205,13 +207,14 @@ class Overflow:
     # -- the end ---------------------------------------------------------------------------------------------
 
     def put_away(
-        self, older: Sequence[Load], newer: Sequence[Load]
+        self, older: Sequence[Load], newer: Sequence[Load], rest: Sequence[Load] = ()
     ) -> list[tuple[Load, Writing | Exception]]:
         """Write down what is left in memory, with plain blocking calls; what was not acknowledged will come again.
 
         Args:
             older: loads that belong before everything on disk.
             newer: loads that belong behind it.
+            rest: what was last read from the disk, or what is left of it.
 
         Returns:
             Each load and what became of it.
@@ -231,6 +234,7 @@ class Overflow:
             self.writing = self._write = None
         try:
             self._acknowledge()
+            self._keep_rest(rest)
             self._spool.rewind()
             self._spool.put_first([load.batch for load in older])
         except OSError as error:
@@ -249,6 +253,15 @@ class Overflow:
                 outcomes.append((load, writing))
         self.active = self.active or self.spooled > 0
         return outcomes
+
+    def _keep_rest(self, rest: Sequence[Load]) -> None:
+        """Of a reading that was settled in part, have only the rest come again."""
+        if not rest or sum(len(load.batch) for load in rest) == self._last_read:
+            return
+        self._spool.put_first([load.batch for load in rest])
+        for load in rest:
+            if load.position is not None:
+                self._spool.acknowledge(load.position)
 
     def take_waiters(self) -> list[Waiter]:
         """Everybody who waits for what is on disk: it is safe there, and nobody delivers it now."""

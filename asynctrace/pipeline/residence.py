@@ -7,6 +7,7 @@ import concurrent.futures
 import inspect
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from enum import Enum
@@ -71,6 +72,7 @@ class Residence:
         self._closed = closed
         self._draining = False
         self._inherited: list[object] = []
+        self._begun: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
 
     @property
     def is_closed(self) -> bool:
@@ -141,11 +143,17 @@ class Residence:
     def run(self, lane: Lane | None) -> None:
         """Start the lane's task; None stands for the writer's."""
         if lane is None:
-            task = home.create_task(self._run_writer(), f"asynctrace writer {self.producer}", self.loop)
+            task = self.create_task(self._run_writer(), f"asynctrace writer {self.producer}")
         else:
-            task = home.create_task(lane.run(), f"asynctrace lane {lane.name}", self.loop)
+            task = self.create_task(lane.run(), f"asynctrace lane {lane.name}")
         self.tasks[lane] = task
         task.add_done_callback(lambda ended: self._task_ended(lane, ended))
+
+    def create_task(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """A task at home; it is left behind with the home, whatever it is in the middle of."""
+        task = home.create_task(coroutine, name, self.loop)
+        self._begun.add(task)
+        return task
 
     def _task_ended(self, lane: Lane | None, task: asyncio.Task[None]) -> None:
         """Begin again if it was not we who ended it: somebody cancelled all tasks, or an interrupt struck."""
@@ -193,6 +201,7 @@ class Residence:
                 self.phase = Phase.CLOSED
                 self._closed()
             self.intake.release_waiters()
+            self.intake.forget_writer()
             self.intake.pending = False
         if self._queued:  # appended meanwhile, without a wake-up
             self.start()
@@ -219,10 +228,13 @@ class Residence:
         with self.lock:
             if self.loop is not loop:
                 return
-            tasks, self.tasks = self.tasks, {}
+            tasks, self._begun = list(self._begun), weakref.WeakSet()
             self._inherited.append(tasks)
-            for task in tasks.values():
-                _abandon(task)
+            for task in tasks:
+                if not task.done():
+                    _abandon(task)
+            self.tasks = {}
+            self.closing.home_is_gone()
             closing = self.phase is Phase.CLOSING
             if closing:
                 self.phase = Phase.RUNNING
@@ -268,6 +280,8 @@ class Residence:
         self.lock = threading.RLock()
         self.loop = self.chosen = self.ender = None
         self.tasks = {}
+        self._inherited.append(self._begun)
+        self._begun = weakref.WeakSet()
         self._draining = False
         self.ended = concurrent.futures.Future()
         if self.is_closed:

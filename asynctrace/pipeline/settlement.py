@@ -72,6 +72,10 @@ class Settlement:
         self._untold_run: RunContext | None = None
         self._say = partial(say_of_lane, lane)
 
+    def owes_marks(self) -> bool:
+        """Whether marks wait for a batch to carry them."""
+        return self._tally.owes
+
     # -- before they were in hand ----------------------------------------------------------------------------
 
     def no_room(self, dropped: Sequence[Record]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -161,6 +161,7 @@ class Spillway:
         """Have nothing in memory any more: what cannot be delivered goes to the disk, or is dropped."""
         settlement = self._settlement
         older = [load for load in settlement.hand if not load.on_disk]
+        rest = [load for load in settlement.hand if load.on_disk]
         if self.active or (not older and not self._backlog and self._unwritten is None):
             newer = []
         else:
@@ -169,7 +170,7 @@ class Spillway:
             newer.append(self._unwritten)
             self._unwritten = None
         settlement.hand.clear()
-        while self._backlog:
+        while self._backlog or settlement.owes_marks():
             newer.append(self._cut())
         if not older and not newer and not self.active:
             return
@@ -179,18 +180,25 @@ class Spillway:
                 self._shelter.complain()
             settlement.hand += newer
         else:
-            for load, outcome in overflow.put_away(older, newer):
-                if isinstance(outcome, Writing):
-                    settlement.spooled(load, outcome)
-                else:
-                    self._say(outcome, "the spool takes nothing: %r", outcome)
-                    settlement.hand.append(load)
+            self._put_away(overflow, older, newer, rest)
+            if settlement.owes_marks():  # there was no room for records that a mark on disk promises
+                self._put_away(overflow, [], [self._cut()], [])
             if overflow.spooled:
                 self._say(None, "%d record(s) wait on disk: %s", overflow.spooled, reason)
         while settlement.hand:
             settlement.give_up(settlement.hand[0], reason)
         for waiter in overflow.take_waiters() if overflow is not None else ():
             waiter.done()  # safe on disk, and nobody goes on delivering them now
+
+    def _put_away(
+        self, overflow: Overflow, older: Sequence[Load], newer: Sequence[Load], rest: Sequence[Load]
+    ) -> None:
+        for load, outcome in overflow.put_away(older, newer, rest):
+            if isinstance(outcome, Writing):
+                self._settlement.spooled(load, outcome)
+            else:
+                self._say(outcome, "the spool takes nothing: %r", outcome)
+                self._settlement.hand.append(load)
 
 
 def _call_on(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
