@@ -271,6 +271,7 @@ def lane_options(sink: AnySink, values: Settings) -> LaneOptions:
         spool_fsync=values.spool_fsync,
         linger=values.batch_interval,
         max_records=values.batch_size,
+        max_bytes=values.batch_bytes,
         short=values.batch_size,
         trigger=min(values.flush_trigger, values.batch_size),
     )
@@ -323,6 +324,7 @@ def _make_pipeline(sinks: Iterable[SinkLike], values: Settings) -> Pipeline:
     pipeline = Pipeline(
         linger=values.linger,
         capacity=values.queue_size,
+        capacity_bytes=values.queue_bytes,
         close_timeout=values.close_timeout,
         redactor=redactor_of(values),
         state=state_directory(sinks, values),

@@ -35,7 +35,7 @@ class _Metric:
     """
 
     name: str
-    unit: Literal["{record}", "{batch}", "{write}", "s", "1"]
+    unit: Literal["{record}", "{batch}", "{write}", "By", "s", "1"]
     kind: Literal["sum", "gauge", "histogram"]
     help: str
     points: list[_Point]
@@ -157,6 +157,13 @@ def _lane_metrics(stats: tuple[PipelineStats, ...]) -> Iterator[_Metric]:
         waiting: list[_Point] = [(labels, getattr(lane, name)) for labels, lane in lanes]
         yield _Metric(f"asynctrace.lane.{name}", "{record}", "gauge", told, waiting)
     yield _Metric(
+        "asynctrace.lane.memory",
+        "By",
+        "gauge",
+        "Bytes of the records in memory.",
+        [(labels, lane.pending_bytes) for labels, lane in lanes],
+    )
+    yield _Metric(
         "asynctrace.lane.lagging",
         "1",
         "gauge",
@@ -196,7 +203,14 @@ def _lane_histograms(lanes: list[tuple[_Labels, LaneStats]]) -> Iterator[_Metric
 
 # -- Prometheus: https://prometheus.io/docs/instrumenting/exposition_formats/ ---------------------------------
 
-_SUFFIXES = {"{record}": "_records", "{batch}": "_batches", "{write}": "_writes", "s": "_seconds", "1": ""}
+_SUFFIXES = {
+    "{record}": "_records",
+    "{batch}": "_batches",
+    "{write}": "_writes",
+    "By": "_bytes",
+    "s": "_seconds",
+    "1": "",
+}
 _TYPES = {"sum": "counter", "gauge": "gauge", "histogram": "histogram"}
 
 

@@ -155,10 +155,12 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("batch_interval", "1.0", _seconds, _SECONDS, "Remote sinks: seconds between two writes."),
     Setting("batch_size", "100", _count, _COUNT, "Remote sinks: most records in one write."),
+    Setting("batch_bytes", "4194304", _count, _COUNT, "Remote sinks: most bytes in one write."),
     Setting(
         "flush_trigger", "50", _count, _COUNT, "Remote sinks: so many waiting records are written at once."
     ),
     Setting("queue_size", "1000000", _count, _COUNT, "Records that may wait for the writer."),
+    Setting("queue_bytes", "536870912", _count, _COUNT, "Bytes that may wait for the writer."),
     Setting(
         "close_timeout",
         "5.0",
@@ -233,8 +235,10 @@ class Settings:
     linger: float
     batch_interval: float
     batch_size: int
+    batch_bytes: int
     flush_trigger: int
     queue_size: int
+    queue_bytes: int
     close_timeout: float
     max_text: int
     redact: Mode | Redactor

@@ -40,6 +40,7 @@ LANE = LaneStats(
     retries=1,
     lagging=True,
     breaker="half-open",
+    pending_bytes=700,
     delays=DELAYS,
     batch_sizes=SIZES,
 )
@@ -70,6 +71,7 @@ def test_every_count_of_the_ledger_is_there() -> None:
         "asynctrace_lane_pending_records": 1,
         "asynctrace_lane_spooled_records": 2,
         "asynctrace_lane_lagging": 1,
+        "asynctrace_lane_memory_bytes": 700,
     }
     breaker = "asynctrace_lane_breaker"
     states = {

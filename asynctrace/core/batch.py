@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from asynctrace.core.encoding import json_lines
 from asynctrace.core.record import Record
-from asynctrace.core.slice import SLICE, Slice, times_of
+from asynctrace.core.slice import SLICE, Slice, size_of, times_of
 
 Key = tuple[str, int]
 """Producer and number of a record: its idempotence key in every store."""
@@ -85,6 +85,11 @@ class Batch(Sequence[Record]):
     def times_ns(self) -> list[int]:
         """When each record was made, by the wall clock."""
         return times_of(self.parts)
+
+    @property
+    def size(self) -> int:
+        """Bytes that the records count, see :mod:`asynctrace.core.size`."""
+        return sum(map(size_of, self.parts))
 
     def __len__(self) -> int:
         return self._count

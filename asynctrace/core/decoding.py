@@ -98,7 +98,7 @@ class RecordDecoder:
         Raises:
             ValueError: the line is torn or tells something else.
         """
-        return self._record(self._decode(line))
+        return self._record(self._decode(line), len(line))
 
     def from_dict(self, columns: Mapping[str, Any]) -> Record:
         """The record of what :meth:`Record.to_dict` gave; keys that are None may be missing.
@@ -106,9 +106,9 @@ class RecordDecoder:
         Raises:
             ValueError: a needed key is missing or a value is of another type.
         """
-        return self._record(msgspec.convert(columns, _Line))
+        return self._record(msgspec.convert(columns, _Line), 0)
 
-    def _record(self, line: _Line) -> Record:
+    def _record(self, line: _Line, size: int) -> Record:
         own = line.metadata
         for name in COLUMN_FIELDS:
             value = getattr(line, name)
@@ -129,6 +129,7 @@ class RecordDecoder:
                 self._site(line.filename, line.lineno),
                 line.thread,
                 _usage(line),
+                size,
                 _exception(line),
                 line.duration_ms,
                 _STATUSES[line.status] if line.status is not None else None,

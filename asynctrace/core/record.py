@@ -99,6 +99,7 @@ class Record(Struct, gc=False, eq=False):
     site: Site
     thread: int
     usage: Usage | None = None
+    size: int = 0  # bytes that it counts, see `core.size`
     exception: ExceptionInfo | None = None
     duration_ms: float | None = None
     status: Status | None = None

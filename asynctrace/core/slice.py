@@ -15,6 +15,7 @@ from asynctrace.core.context import SpanContext, span_of
 from asynctrace.core.record import Kind, RawRecord, Record, Usage
 from asynctrace.core.run import RunContext
 from asynctrace.core.site import SiteCache
+from asynctrace.core.size import RECORD_BYTES, text_size
 
 SLICE = 256
 """Records that are finished or encoded between two looks at the event loop: about 0.2 ms; a power of two, as the
@@ -33,8 +34,10 @@ class Slice(Sequence[Record]):
         first: the number of the first one.
         raws: what the callers left, their messages clean.
         fields: the own fields of each in canonical form.
+        payloads: bytes of the packed fields of each.
         usage: the sample of what the process uses.
         sites: resolves the call sites.
+        text: bytes of all messages, if the caller knows.
     """
 
     __slots__ = (
@@ -44,9 +47,11 @@ class Slice(Sequence[Record]):
         "block",
         "fields",
         "first",
+        "payloads",
         "producer",
         "raws",
         "sites",
+        "size",
         "special",
         "usage",
     )
@@ -57,13 +62,20 @@ class Slice(Sequence[Record]):
         first: int,
         raws: Sequence[RawRecord],
         fields: Sequence[dict[str, Any]],
+        payloads: Sequence[int],
         usage: Usage | None,
         sites: SiteCache,
+        text: int | None = None,
     ) -> None:
         self.producer = producer
         self.first = first
         self.raws = raws
         self.fields = fields
+        self.payloads = payloads
+        if text is None:
+            text = text_size("".join([raw.message for raw in raws]))
+        self.size = len(raws) * RECORD_BYTES + sum(payloads) + text
+        """Bytes that the records count, see :mod:`asynctrace.core.size`."""
         self.usage = usage
         self.sites = sites
         self.special: Mapping[int, Record] = {}
@@ -126,6 +138,20 @@ class Slice(Sequence[Record]):
             texts.append(prefix + str(time_ns)[10:16])
         return texts
 
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes that each record counts."""
+        raws, special = self.raws, self.special
+        if self.is_made:
+            return [record.size for record in self.records]
+        sizes = [
+            RECORD_BYTES + text_size(raw.message) + payload
+            for raw, payload in zip(raws, self.payloads, strict=True)
+        ]
+        for place, record in special.items():
+            sizes[place] = record.size
+        return sizes
+
     def make(self, places: Iterable[int]) -> list[Record]:
         """The records at these places as new objects, without what is special about them.
 
@@ -135,7 +161,7 @@ class Slice(Sequence[Record]):
 
     def _make(self, raws: Sequence[RawRecord], places: Iterable[int]) -> list[Record]:
         producer, first, usage, resolve = self.producer, self.first, self.usage, self.sites.resolve
-        fields = self.fields
+        fields, payloads = self.fields, self.payloads
         code = site = None
         lasti = -1
         records = []
@@ -162,6 +188,7 @@ class Slice(Sequence[Record]):
                     site,  # type: ignore[arg-type]  # resolved at the first turn
                     raw.thread,
                     usage,
+                    RECORD_BYTES + text_size(raw.message) + payloads[place],
                 )
             )
         return records
@@ -188,13 +215,21 @@ class Slice(Sequence[Record]):
             self.first + start,
             raws[start:stop],
             self.fields[start:stop],
+            self.payloads[start:stop],
             self.usage,
             self.sites,
         )
         part.special = {
             place - start: record for place, record in self.special.items() if start <= place < stop
         }
+        part.count_special()
         return part
+
+    def count_special(self) -> None:
+        """Add what special records hold beside message and fields to the size."""
+        for place, record in self.special.items():
+            raw = self.raws[place]
+            self.size += record.size - RECORD_BYTES - text_size(raw.message) - self.payloads[place]
 
     def __repr__(self) -> str:
         return f"<Slice of {self._count} records from number {self.first}>"
@@ -214,3 +249,13 @@ def times_of(parts: Iterable[Sequence[Record]]) -> list[int]:
             for part in parts
         )
     )
+
+
+def size_of(part: Sequence[Record]) -> int:
+    """Bytes that the records count together."""
+    return part.size if isinstance(part, Slice) else sum([record.size for record in part])
+
+
+def sizes_of(part: Sequence[Record]) -> list[int]:
+    """Bytes that each of them counts."""
+    return part.sizes if isinstance(part, Slice) else [record.size for record in part]

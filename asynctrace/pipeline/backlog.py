@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from asynctrace.core.batch import Batch, Mark
 from asynctrace.core.level import Level
 from asynctrace.core.record import Record
+from asynctrace.core.slice import size_of, sizes_of
 from asynctrace.pipeline.options import LaneOptions
 from asynctrace.pipeline.spool import Position
 from asynctrace.pipeline.tally import Range, Tally
@@ -57,11 +60,13 @@ class Backlog:
 
     def __init__(self, options: LaneOptions, tally: Tally) -> None:
         self.waiting = 0  # records
+        self.size = 0  # their bytes
         self._options = options
         self._tally = tally
         self._items: deque[Sequence[Record] | Record | Range | Waiter] = deque()
         self._parts = 0  # items that are many records
         self._room = options.capacity - options.capacity // _RESERVED
+        self._room_bytes = options.capacity_bytes - options.capacity_bytes // _RESERVED
         self._kept = 0  # items at the front that `drop_oldest` may not take; it need not look at them again
 
     def __bool__(self) -> bool:
@@ -69,28 +74,71 @@ class Backlog:
 
     def extend(self, records: Sequence[Record]) -> list[Record]:
         """Take the records as far as there is room; those that were dropped for it, newcomers or others."""
-        if self.waiting + len(records) <= self._room:
+        size = size_of(records)
+        if self.waiting + len(records) <= self._room and self.size + size <= self._room_bytes:
             if records:
                 self._items.append(records)
                 self._parts += 1
                 self.waiting += len(records)
+                self.size += size
             return []
         self._take_apart()
         dropped: list[Record] = []
         for record in records:
-            full = self.waiting >= (self._options.capacity if record.level >= Level.ERROR else self._room)
-            if (
-                full
-                and self._options.when_full in ("drop_oldest", "spill")
-                and (oldest := self._drop_oldest()) is not None
-            ):
-                dropped.append(oldest)
-            elif full:
+            if self._full(record) and not self._make_room(record, dropped):
                 dropped.append(record)
                 continue
             self._items.append(record)
             self.waiting += 1
+            self.size += record.size
         return dropped
+
+    def _make_room(self, record: Record, dropped: list[Record]) -> bool:
+        """Drop the oldest for the record, as much as it takes and no more; whether there is room for it now."""
+        if self._options.when_full not in ("drop_oldest", "spill"):
+            return False
+        freed = 0
+        while (oldest := self._drop_oldest()) is not None:
+            dropped.append(oldest)
+            freed += oldest.size
+            # One record for one record, and bytes for bytes: errors may be beyond the room that others have.
+            if freed >= record.size or self.size + record.size <= self._most(record)[1]:
+                return True
+        return not self._full(record)  # it may be the only one now
+
+    def _full(self, record: Record) -> bool:
+        """Whether there is no room for the record; an empty backlog takes any."""
+        most, most_bytes = self._most(record)
+        return self.waiting > 0 and (self.waiting >= most or self.size + record.size > most_bytes)
+
+    def _most(self, record: Record) -> tuple[int, int]:
+        """Records and bytes that the record may find, or make up."""
+        if record.level >= Level.ERROR:
+            return self._options.capacity, self._options.capacity_bytes
+        return self._room, self._room_bytes
+
+    @property
+    def ripe(self) -> bool:
+        """Whether enough waits for a write."""
+        return self.waiting >= self._options.trigger or self.size >= self._options.max_bytes
+
+    @property
+    def high(self) -> bool:
+        """Whether as much waits as high water is, or more."""
+        options = self._options
+        return self.waiting >= options.high_water or self.size >= options.high_water_bytes
+
+    @property
+    def low(self) -> bool:
+        """Whether no more than half of that waits."""
+        options = self._options
+        return self.waiting <= options.high_water // 2 and self.size <= options.high_water_bytes // 2
+
+    @property
+    def half_empty(self) -> bool:
+        """Whether at least half of the room is free."""
+        options = self._options
+        return self.waiting <= options.capacity // 2 and self.size <= options.capacity_bytes // 2
 
     def _take_apart(self) -> None:
         """Have each record stand for itself, so that any of them can be dropped."""
@@ -108,6 +156,7 @@ class Backlog:
                 del items[index]
                 self._kept = index
                 self.waiting -= 1
+                self.size -= item.size
                 return item
         self._kept = len(items)
         return None
@@ -131,26 +180,34 @@ class Backlog:
         marks: list[Mark] = tally.take_owed()
         waiters: list[Waiter] = []
         taken = given = 0  # records; those already told to the tally
+        size, most_bytes = 0, options.max_bytes
         while items:
             item = items[0]
             if isinstance(item, Record):
-                if taken == most:
+                if taken == most or (taken and size + item.size > most_bytes):
                     break
                 if not singles:
                     parts.append(singles)
                 singles.append(item)
                 taken += 1
+                size += item.size
             elif isinstance(item, Sequence):
                 if taken == most:
                     break
                 singles = []
-                if taken + len(item) > most:
-                    items[0] = item[most - taken :]
-                    parts.append(item[: most - taken])
-                    taken = most
+                fitting = most - taken
+                if size + size_of(item) > most_bytes:
+                    fitting = min(fitting, _fitting(item, most_bytes - size) or not taken)
+                if fitting < len(item):
+                    if fitting:
+                        parts.append(item[:fitting])
+                        items[0] = item[fitting:]
+                        taken += fitting
+                        size += size_of(parts[-1])
                     break
                 parts.append(item)
                 taken += len(item)
+                size += size_of(item)
                 self._parts -= 1
             elif isinstance(item, Range):
                 tally.gave_out(taken - given)
@@ -161,5 +218,11 @@ class Backlog:
             items.popleft()
         tally.gave_out(taken - given)
         self.waiting -= taken
+        self.size -= size
         self._kept = 0
         return Load(Batch.of_parts(parts, marks), waiters)
+
+
+def _fitting(part: Sequence[Record], room: int) -> int:
+    """How many of the first records have no more bytes than the room."""
+    return bisect_right(list(accumulate(sizes_of(part))), room)

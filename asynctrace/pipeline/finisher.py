@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from asynctrace.core import codec
 from asynctrace.core.context import SpanContext, span_of
-from asynctrace.core.exceptions import tell
+from asynctrace.core.exceptions import Caught, tell
 from asynctrace.core.record import Detail, Kind, RawRecord, Record
 from asynctrace.core.redaction import Redactor
 from asynctrace.core.site import SiteCache
+from asynctrace.core.size import RAW_BYTES, RECORD_BYTES, text_size
 from asynctrace.core.slice import Slice
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.process import UsageSampler
@@ -36,6 +37,7 @@ class Finisher:
         self.next_seq = 1
         self.processors = tuple(processors)
         self.processor_errors = 0
+        self._size = 0
         self._sites = SiteCache()
         self._sampler = UsageSampler()
 
@@ -43,18 +45,36 @@ class Finisher:
         """Numbers for records that were dropped before they came here."""
         self.next_seq += count
 
+    def take_size(self) -> int:
+        """Bytes of the raw records that were finished since the last call, see :mod:`asynctrace.core.size`."""
+        size, self._size = self._size, 0
+        return size
+
     def finish(self, raws: Sequence[RawRecord]) -> Sequence[Record]:
         """The finished records; those that a processor held back are missing, their numbers stay used."""
         details = [raw.fields for raw in raws]
         # One call of the decoder for the whole slice, one look at all messages.
         payloads = [d if isinstance(d, bytes) else _payload_of(d) for d in details]
         fields, nested = codec.canonical_many(payloads)
-        if _needs_cleaning(raws):
+        messages = "".join([raw.message for raw in raws])
+        if _needs_cleaning(messages):
             for raw in raws:
                 raw.message = codec.clean_text(raw.message)
-        part = Slice(self.producer, self.next_seq, raws, fields, self._sampler.sample(), self._sites)
+            messages = "".join([raw.message for raw in raws])
+        part = Slice(
+            self.producer,
+            self.next_seq,
+            raws,
+            fields,
+            list(map(len, payloads)),
+            self._sampler.sample(),
+            self._sites,
+            text_size(messages),
+        )
+        self._size += part.size - len(raws) * (RECORD_BYTES - RAW_BYTES)
         if not _PLAIN.issuperset(map(type, details)) or any([raw.kind for raw in raws]):
             part.special = _special_records(part)
+            part.count_special()
         if not self.processors:
             self.redactor.redact(part, payloads, nested=nested)
             self.next_seq += len(raws)
@@ -98,8 +118,7 @@ def _payload_of(detail: Detail | None) -> bytes:
     return (detail.payload or b"") if detail is not None else b""
 
 
-def _needs_cleaning(raws: Sequence[RawRecord]) -> bool:
-    messages = "".join([raw.message for raw in raws])
+def _needs_cleaning(messages: str) -> bool:
     if len(messages) > codec.limits().max_text:
         return True
     try:
@@ -129,7 +148,7 @@ def _add_detail(record: Record, detail: Detail) -> None:
     if detail.duration_ns is not None:
         record.duration_ms = detail.duration_ns / 1_000_000
     if detail.exception is not None:
-        record.exception = tell(detail.exception)
+        _add_exception(record, detail.exception)
 
 
 def _add_span(record: Record, span: SpanContext | None) -> None:
@@ -142,4 +161,9 @@ def _add_span(record: Record, span: SpanContext | None) -> None:
     record.duration_ms = span.duration_ns / 1_000_000
     record.status = span.status
     if span.caught is not None:
-        record.exception = tell(span.caught)
+        _add_exception(record, span.caught)
+
+
+def _add_exception(record: Record, caught: Caught) -> None:
+    record.exception = tell(caught)
+    record.size += text_size(record.exception.stack)

@@ -12,14 +12,12 @@ from typing import Any
 from asynctrace.core.level import Level
 from asynctrace.core.record import RawRecord
 from asynctrace.pipeline import awaited
+from asynctrace.pipeline.allowance import Allowance
 
 SAFETY_TIMER = 1.0
 """Seconds after which an idle writer looks at the queue unasked: a lost wake-up would cost a second, not a hang."""
 
 INTAKE_FULL = "intake full"
-
-_RESERVED = 10
-"""One part in so many of the room is kept for records of level error and above."""
 
 
 class Barrier:
@@ -39,10 +37,11 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
 
     Args:
         max_records: room; errors find a tenth of it reserved.
+        max_bytes: likewise, see :mod:`asynctrace.core.size`.
         wake: asks the writer, from any thread, to call :meth:`woken` on its loop.
     """
 
-    def __init__(self, max_records: int, wake: Callable[[], None]) -> None:
+    def __init__(self, max_records: int, max_bytes: int, wake: Callable[[], None]) -> None:
         self.records: deque[RawRecord | Barrier] = deque()
         super().__init__()
         self.append = self.records.append
@@ -51,8 +50,8 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         )
         self.claims: dict[int, awaited.Claims] = {}  # who waits for which record in the queue, by its id
         self.pending = False
-        self.capacity = max_records
-        self.limit = max_records - max_records // _RESERVED
+        self._allowance = Allowance(max_records, max_bytes)
+        self.limit = self._allowance.next_look  # with so many, a producer takes the long way
         self.barriers = 0  # how many barriers are in the queue: the writer looks for them only then
         self.dropped = 0
         self.dropped_untold = 0  # dropped since the writer last made them part of its numbering
@@ -79,6 +78,8 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         Without room, errors may use the reserve, and a patient caller, who will wait for room, exceeds it; anything
         else is dropped and counted.
         """
+        if len(self.records) >= self.limit:
+            self._look()
         if patient or not self.crowded or (record.level >= Level.ERROR and len(self.records) < self.capacity):
             self.append(record)
         else:
@@ -98,7 +99,17 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
     @property
     def crowded(self) -> bool:
         """Whether the room is used up, the reserve for errors aside."""
-        return len(self.records) >= self.limit
+        return len(self.records) >= self._allowance.plain
+
+    @property
+    def capacity(self) -> int:
+        """Records that it holds at most, of the size of those that wait."""
+        return self._allowance.capacity
+
+    def _look(self) -> None:
+        with self._lock:
+            self._allowance.look(self.records)
+            self.limit = self._allowance.next_look
 
     def room(self) -> Coroutine[Any, Any, None]:
         """An awaitable that ends when there is room again."""
@@ -113,6 +124,8 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         self._lock = threading.RLock()
         self.pending = False
         self.barriers = self.dropped = self.dropped_untold = 0
+        self._allowance.clear()
+        self.limit = self._allowance.next_look
 
     # -- the writer, on its loop -----------------------------------------------------------------------------
 
@@ -142,11 +155,23 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
     def get_batch(self, most: int) -> list[RawRecord | Barrier]:
         """Take at most so many from the front, without waiting."""
         popleft = self.records.popleft
+        self._look()
+        most = min(most, len(self.records), self._allowance.at_once)
         # In C all the way: a KeyboardInterrupt between two of them would lose those already taken.
-        taken = list(starmap(popleft, repeat((), min(most, len(self.records)))))
+        return list(starmap(popleft, repeat((), most)))
+
+    def took(self, count: int, size: int) -> None:
+        """So many records of that size were taken: who waits for room may have it.
+
+        Args:
+            count: records.
+            size: bytes, see :func:`~asynctrace.core.size.raw_size`.
+        """
+        with self._lock:
+            self._allowance.took(count, size, len(self.records))
+            self.limit = self._allowance.next_look
         if self._room and not self.crowded:
             self._admit_waiters()
-        return taken
 
     def take_dropped(self) -> int:
         """How many were dropped since the last call; their numbers are skipped."""
@@ -171,7 +196,7 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
             self._wake_one()
 
     def _admit_waiters(self) -> None:
-        for _ in range(min(len(self._room), self.limit - len(self.records))):
+        for _ in range(min(len(self._room), self._allowance.plain - len(self.records))):
             self._wake_one()
 
     def _wake_one(self) -> None:

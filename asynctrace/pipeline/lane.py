@@ -117,7 +117,7 @@ class Lane:
             self._settlement.no_room(dropped)
         if self._tally.size(next_seq) >= options.mark_every:
             self._end_range()
-        if self._backlog.waiting >= options.high_water:
+        if self._backlog.high:
             self.room.clear()
         if options.when_full == "spill":
             self._spillway.spill()
@@ -166,6 +166,11 @@ class Lane:
         return self._backlog.waiting + self._settlement.in_hand
 
     @property
+    def pending_bytes(self) -> int:
+        """Bytes of them."""
+        return self._backlog.size + self._settlement.hand_size + self._spillway.size
+
+    @property
     def progress(self) -> int:
         """Grows with every settled write; the writer's patience looks at it."""
         return self._settlement.progress
@@ -194,11 +199,7 @@ class Lane:
             await self._wake.wait()
         if self.options.linger and not hand and not spillway.active:
             end = monotonic() + self.options.linger
-            while (
-                self._backlog.waiting < self.options.trigger
-                and not self._hurry
-                and (left := end - monotonic()) > 0
-            ):
+            while not self._backlog.ripe and not self._hurry and (left := end - monotonic()) > 0:
                 self._wake.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):
@@ -212,7 +213,7 @@ class Lane:
                 hand.append(load)
             if hand:
                 await self._delivery.attempt(hand[0])
-            lingers = self.options.linger and not self._hurry and self._backlog.waiting < self.options.trigger
+            lingers = self.options.linger and not self._hurry and not self._backlog.ripe
             if lingers and not hand and not spillway.active:
                 return
         self._hurry = False
@@ -220,7 +221,7 @@ class Lane:
     def _cut(self) -> Load:
         load = self._backlog.cut()
         self._settlement.in_hand += len(load.batch)
-        if self._backlog.waiting <= self.options.high_water // 2 and not self.room.is_set():
+        if not self.room.is_set() and self._backlog.low:
             self.lagging = False
             self.room.set()
         return load
@@ -338,6 +339,7 @@ class Lane:
             delivered=counts.delivered,
             filtered=counts.filtered,
             pending=self.pending + queued,
+            pending_bytes=self.pending_bytes,
             spooled=overflow.spooled if overflow is not None else 0,
             adopted=overflow.adopted if overflow is not None else 0,
             replayed=overflow.replayed if overflow is not None else 0,

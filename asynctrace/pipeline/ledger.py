@@ -23,6 +23,7 @@ class LaneStats:
         delivered: safe in the sink.
         filtered: held back by the lane's rule or by a processor.
         pending: in memory, on their way.
+        pending_bytes: bytes of them, see :mod:`asynctrace.core.size`.
         spooled: on disk, waiting.
         dead: rejected by the sink for good.
         dropped: given up by policy, by reason.
@@ -57,6 +58,7 @@ class LaneStats:
     breaker: BreakerState = "closed"
     delays: HistogramStats | None = None
     batch_sizes: HistogramStats | None = None
+    pending_bytes: int = 0
 
     @property
     def balanced(self) -> bool:

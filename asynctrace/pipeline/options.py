@@ -39,12 +39,15 @@ class LaneOptions:
         linger: seconds to wait for more records before a write.
         trigger: records waiting that end the linger at once.
         max_records: most records in one write.
+        max_bytes: most bytes in one write, see :mod:`asynctrace.core.size`; one record is written however large it is.
         short: while no more than this wait, one write takes them all; longer backlogs are cut into the largest
             power of two, so that a database prepares few statements.
         write_timeout: seconds for one write; None for no bound.
         high_water: records in the backlog from which on the writer waits for the lane (``when_full="wait"``) or they
             go to disk (``"spill"``).
+        high_water_bytes: the same in bytes; whichever is reached first.
         capacity: records that the backlog may hold.
+        capacity_bytes: bytes that it may hold; whichever is reached first. An empty one takes any record.
         when_full: see :data:`WhenFull`.
         patience: seconds without progress after which the writer stops waiting for the lane.
         retry: when to try again after a transient failure.
@@ -69,10 +72,13 @@ class LaneOptions:
     linger: float = 0.0
     trigger: int = 1
     max_records: int = 1024
+    max_bytes: int = 16 << 20
     short: int = 250
     write_timeout: float | None = 60.0
     high_water: int = 8_192
+    high_water_bytes: int = 32 << 20
     capacity: int = 1_000_000
+    capacity_bytes: int = 512 << 20
     when_full: WhenFull = "wait"
     patience: float = 0.25
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -106,7 +112,10 @@ _RULES: Rules = (
         "a number of seconds from 0, or None",
     ),
     (
-        ("trigger", "max_records", "short", "high_water", "capacity", "surprises", "mark_every"),
+        (
+            *("trigger", "max_records", "max_bytes", "short", "high_water", "high_water_bytes"),
+            *("capacity", "capacity_bytes", "surprises", "mark_every"),
+        ),
         lambda value: whole(value, 1),
         "a whole number above 0",
     ),
@@ -133,9 +142,11 @@ REMOTE = LaneOptions(
     linger=1.0,
     trigger=50,
     max_records=100,
+    max_bytes=4 << 20,
     short=100,
     write_timeout=30.0,
     capacity=100_000,
+    capacity_bytes=128 << 20,
     when_full="spill",
     breaker_failures=8,
 )

@@ -139,7 +139,7 @@ class Overflow:
 
     # -- back from the disk ----------------------------------------------------------------------------------
 
-    async def read(self, limit: int) -> Reading:
+    async def read(self, limit: int, max_bytes: int) -> Reading:
         """The next batch, after what was delivered has been acknowledged.
 
         Cancelled, it gives the same batch when it is called again.
@@ -149,7 +149,7 @@ class Overflow:
         """
         if self._read is None:
             self._newest_at_read = self._newest
-            self._read = self._worker.submit(self._acknowledge_and_read, limit)
+            self._read = self._worker.submit(self._acknowledge_and_read, limit, max_bytes)
         await _ended(self._read)
         done, self._read = self._read, None
         reading = done.result()
@@ -170,9 +170,9 @@ class Overflow:
         """Whether what was given up before that position has been counted: it was read before a rewind."""
         return position.id <= self._told_through.get(position.stream, 0)
 
-    def _acknowledge_and_read(self, limit: int) -> Reading:
+    def _acknowledge_and_read(self, limit: int, max_bytes: int) -> Reading:
         self._acknowledge()
-        return self._spool.read(limit)
+        return self._spool.read(limit, max_bytes)
 
     def _acknowledge(self) -> None:
         delivered = self._delivered

@@ -33,6 +33,9 @@ DEFAULT_CLOSE_TIMEOUT = 5.0
 DEFAULT_CAPACITY = 1_000_000
 """Records in the Intake: about 250 bytes each while they wait there."""
 
+DEFAULT_CAPACITY_BYTES = 512 << 20
+"""Bytes in the Intake: usual records reach the other bound first."""
+
 _S = TypeVar("_S")
 
 
@@ -47,6 +50,7 @@ class Pipeline:
         processors: called by the writer on each finished record; None filters it.
         linger: seconds that the writer waits for more records after the first of a burst.
         capacity: records that the Intake holds.
+        capacity_bytes: bytes that it holds.
         close_timeout: seconds that closing may take while no local store makes progress.
         state: where what cannot be delivered is kept until the next start; None: nowhere.
         options: how the lanes behave; by default :data:`LOCAL` for local sinks and :data:`REMOTE` for others.
@@ -64,13 +68,14 @@ class Pipeline:
         processors: Sequence[Processor] = (),
         linger: float = DEFAULT_LINGER,
         capacity: int = DEFAULT_CAPACITY,
+        capacity_bytes: int = DEFAULT_CAPACITY_BYTES,
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
         options: LaneOptions | None = None,
         redactor: Redactor | None = None,
         state: StateDirectory | None = None,
     ) -> None:
         self.redactor = redactor or Redactor()
-        self.intake = Intake(capacity, self._wake)
+        self.intake = Intake(capacity, capacity_bytes, self._wake)
         self._processors = tuple(processors)
         self._linger = linger
         self._finisher = Finisher(new_producer(), self._processors, self.redactor)

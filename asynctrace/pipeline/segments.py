@@ -259,16 +259,18 @@ class Segments:
             self._unsynced = False
             os.fsync(self._file)
 
-    def read(self, limit: int) -> list[Entry]:
+    def read(self, limit: int, max_bytes: int | None = None) -> list[Entry]:
         """The next entries, oldest first; each is given out once, until :meth:`rewind`.
 
         Args:
             limit: most entries.
+            max_bytes: most bytes of them; one is given out however large it is; None: any.
 
         Raises:
             OSError: a file cannot be read now; after some tries it is given up, and what is behind it comes.
         """
         found: list[Entry] = []
+        size = 0
         while len(found) < limit:
             try:
                 if not self._ready and not self._load():
@@ -276,6 +278,9 @@ class Segments:
             except OSError:
                 if not found:
                     raise
+                break
+            size += len(self._ready[0].payload)
+            if found and max_bytes is not None and size > max_bytes:
                 break
             found.append(self._ready.popleft())
         self._given.extend(found)

@@ -60,7 +60,6 @@ class Settlement:
         self._lane = lane
         self._sink = sink
         self._full = f"lane full ({options.when_full})"
-        self._capacity = options.capacity
         self._counts = counts
         self._tally = tally
         self._backlog = backlog
@@ -75,6 +74,11 @@ class Settlement:
     def owes_marks(self) -> bool:
         """Whether marks wait for a batch to carry them."""
         return self._tally.owes
+
+    @property
+    def hand_size(self) -> int:
+        """Bytes of the records in hand."""
+        return sum(load.batch.size for load in self.hand)
 
     # -- before they were in hand ----------------------------------------------------------------------------
 
@@ -193,7 +197,7 @@ class Settlement:
         self.progress += 1
         for waiter in waiters:
             waiter.done()
-        if self._untold and self._tell_drops is not None and self._backlog.waiting <= self._capacity // 2:
+        if self._untold and self._tell_drops is not None and self._backlog.half_empty:
             count, self._untold = self._untold, 0
             assert self._untold_run is not None
             self._tell_drops(self._lane, self._full, count, self._untold_run)

@@ -59,6 +59,12 @@ class Spillway:
         """Whether what is to be delivered next comes from the disk, and newcomers go there."""
         return self.overflow is not None and self.overflow.active
 
+    @property
+    def size(self) -> int:
+        """Bytes of the records on their way to the disk."""
+        loads = (self._unwritten, self.overflow.writing if self.overflow is not None else None)
+        return sum(load.batch.size for load in loads if load is not None)
+
     def rehome(self) -> None:
         """Forget the event loop that is gone."""
         self._rests = False
@@ -88,7 +94,7 @@ class Spillway:
 
     def spill(self) -> None:
         """Move the backlog to the disk, if that is where it belongs; one load is on its way at a time."""
-        if not self.active and self._backlog.waiting < self._options.high_water:
+        if not self.active and not self._backlog.high:
             return
         loop, overflow = asyncio._get_running_loop(), self.find()
         if loop is None or overflow is None or overflow.writing is not None or self._rests:
@@ -130,7 +136,7 @@ class Spillway:
         if overflow is None or not overflow.active:
             return self._cut()
         try:
-            reading = await overflow.read(self._options.max_records)
+            reading = await overflow.read(self._options.max_records, self._options.max_bytes)
         except Exception as error:
             self._say(error, "the spool cannot be read: %r", error)
             await asyncio.sleep(_DISK_REST)

@@ -332,11 +332,12 @@ class Spool:
         )
 
     @_locked
-    def read(self, limit: int) -> Reading:
+    def read(self, limit: int, max_bytes: int = MAX_BYTES) -> Reading:
         """The next records, oldest first; each is given out once, until :meth:`rewind`.
 
         Args:
             limit: most entries, records and marks.
+            max_bytes: most bytes of them; one is given out however large it is.
 
         Raises:
             OSError: the next ones cannot be read now.
@@ -346,13 +347,13 @@ class Spool:
         damaged = 0
         if stream is None:
             for stream in tuple(self._streams):
-                entries = [(stream, entry) for entry in stream.segments.read(limit)]
+                entries = [(stream, entry) for entry in stream.segments.read(limit, max_bytes)]
                 if entries:
                     break
                 damaged += stream.new_damage()
                 self._end_if_done(stream)
         elif len(entries) < limit:
-            entries += [(stream, entry) for entry in stream.segments.read(limit - len(entries))]
+            entries += [(stream, entry) for entry in stream.segments.read(limit - len(entries), max_bytes)]
         damaged += sum(each.new_damage() for each in self._streams)
         if not entries or stream is None:
             return Reading(Batch(()), damaged=damaged)

@@ -88,6 +88,7 @@ class Writer:
             raws = cast("Sequence[RawRecord]", items[done:])
             self._offer(raws)
             done = len(items)
+            self._intake.took(done, self._finisher.take_size())
             if self._untold and raws and not self._intake.crowded:
                 count, self._untold = self._untold, 0
                 self.tell_drops(INTAKE_FULL, count, raws[-1].run)

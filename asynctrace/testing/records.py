@@ -108,6 +108,7 @@ def make_record(
         site or Site("example.py", 10),
         thread,
         usage,
+        0,
         exception,
         duration_ms,
         status,
