@@ -17,35 +17,35 @@ OFF = 1 << 30
 
 
 class Outlet:
-    """Shared by a trace, its bound handles and its spans.
+    """Shared by a trace, its bound handles and its quiet spans.
 
     Args:
         intake: takes the records.
-        threshold: the lowest level recorded.
+        threshold: the lowest level recorded; lanes that are added may lower it.
     """
 
     def __init__(self, intake: Intake | Nowhere, threshold: int) -> None:
         self.intake = intake
-        self._threshold = threshold
+        self.threshold = threshold
         self._handles: weakref.WeakSet[Emitter] = weakref.WeakSet()
         self._lock = threading.RLock()  # re-entrant: a finaliser may make a handle while we are here
 
     @property
     def recording(self) -> bool:
         """Whether anything is recorded at all."""
-        return self._threshold != OFF
+        return self.threshold != OFF
 
     def join(self, handle: Emitter) -> None:
         """Silence the handle below the threshold, and keep it so when that changes."""
         with self._lock:
             self._handles.add(handle)
-            handle._set_threshold(self._threshold)
+            handle._set_threshold(self.threshold)
 
     def lower(self, threshold: int) -> None:
         """Have all handles record from that level on, unless they do so already."""
         with self._lock:
-            if self.recording and threshold < self._threshold:
-                self._threshold = threshold
+            if self.recording and threshold < self.threshold:
+                self.threshold = threshold
                 for handle in list(self._handles):
                     handle._set_threshold(threshold)
 

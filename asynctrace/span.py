@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextvars import Token
+from functools import cache
 from threading import get_ident
 from time import perf_counter_ns, time_ns
 from types import CodeType, FrameType, TracebackType
@@ -16,19 +17,18 @@ from asynctrace.core.context import SpanContext, current_span
 from asynctrace.core.exceptions import catch
 from asynctrace.core.level import Level
 from asynctrace.core.record import Kind, RawRecord
-from asynctrace.core.run import Run, RunContext
+from asynctrace.core.run import RunContext
 from asynctrace.core.status import Status
-from asynctrace.emitter import Emitter, caller, recording
+from asynctrace.emitter import Awaited, Emitter, caller, recording
 from asynctrace.errors import ClosedError
 from asynctrace.outlet import Outlet
-from asynctrace.pipeline.intake import Intake
+from asynctrace.pipeline.intake import DONE, Intake
 
 _getframe = sys._getframe
 _SPAN_START, _SPAN_END = Kind.SPAN_START.value, Kind.SPAN_END.value
 _INFO, _ERROR = int(Level.INFO), int(Level.ERROR)
 _OK = Status.OK
-_ENDED = -1
-_get_current, _set_current = current_span.get, current_span.set
+_get_current, _set_current, _reset_current = current_span.get, current_span.set, current_span.reset
 _running_loop = asyncio._get_running_loop
 # Until 3.12 ``current_task`` is a Python function around this dict, and costs three times as much.
 _task_of = asyncio.current_task if sys.version_info >= (3, 12) else asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]
@@ -43,25 +43,19 @@ class Span(SpanContext, Emitter):
     context included. Leaving never raises, also when it happens in another context.
     """
 
-    __slots__ = ("_context", "_fields", "_intake", "_started", "_token", "definition")
-
     _inside = True
+
+    __slots__ = ("_context", "_fields", "_intake", "_started", "_token", "definition")
 
     definition: CodeType | None
     """For ``@traced``: the function that the span is about; its first line stands for the call site."""
 
-    def __init__(self, intake: Intake, context: RunContext, name: str, fields: dict[str, Any]) -> None:
-        # SpanContext's own are set here: a call of super().__init__ costs as much as all of them.
-        self.run: Run = context.run
-        self.name = name
-        self.span_id = ids.new_span_id()
-        self.parent: SpanContext | None = None
-        self.definition = None
-        self._intake = intake
-        self._context = context
-        self._fields = fields
-        self._token: Token[SpanContext | None] | None = None
-        self._started = 0  # perf_counter_ns; 0 before, _ENDED after
+    # Set in new_span.
+    _intake: Intake
+    _context: RunContext
+    _fields: dict[str, Any] | None  # until it is started
+    _started: int | None  # perf_counter_ns, while it runs
+    _token: Token[SpanContext | None] | None
 
     def __repr__(self) -> str:
         return f"<Span {self.name!r} {self.span_id:016x} of run {self.run.run_id!r}>"
@@ -85,13 +79,13 @@ class Span(SpanContext, Emitter):
     # -- entering --------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Span:
-        self.start(_getframe(1))
+        self._enter(_getframe(1))
         self._token = _set_current(self)
         return self
 
     async def __aenter__(self) -> Span:
         # The frame behind a coroutine's own is that of whoever awaits it.
-        self.start(_getframe(1))
+        self._enter(_getframe(1))
         self._token = _set_current(self)
         return self
 
@@ -104,21 +98,45 @@ class Span(SpanContext, Emitter):
         Raises:
             ClosedError: the span was started before; a further stretch of work is a further span.
         """
-        if self._started:
+        self._enter(frame or caller())
+
+    def _enter(self, frame: FrameType | None) -> None:
+        fields = self._fields
+        if fields is None:
             raise ClosedError(f"{self!r} was started before; make a new span")
+        self._fields = None
         if self.parent is None:
             self.parent = _get_current()
         loop = _running_loop()
         self.task = None if loop is None else _task_of(loop)
-        fields = self._fields
         interrupt = None
         try:
             payload = pack(fields) if fields else None
         except BaseException as error:
             payload, interrupt = codec.pack_any(fields)
             interrupt = interrupt or error
-        self._record(_SPAN_START, _INFO, payload, frame or caller())
+        code, lasti = self.definition, 0
+        if code is None and frame is not None:
+            code, lasti = frame.f_code, frame.f_lasti
+        intake = self._intake
+        append = intake.append  # as in the emitter; there is no method for this, for the cost of calling it
+        append(
+            RawRecord(
+                time_ns(),
+                _INFO,
+                self._context,
+                self,
+                self.name,
+                payload,
+                code,
+                lasti,
+                get_ident(),
+                _SPAN_START,
+            )
+        )
         self._started = perf_counter_ns()
+        if not intake.pending:
+            intake.wake()
         if interrupt is not None and not isinstance(interrupt, Exception):
             self.end(interrupt)  # the block will not be entered
             raise interrupt
@@ -126,25 +144,25 @@ class Span(SpanContext, Emitter):
     # -- leaving ---------------------------------------------------------------------------------------------
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        frame: FrameType | None = None,
     ) -> None:
-        self.end(error, caller())
-        self._step_out()
+        self.end(error, frame or caller())
+        token, self._token = self._token, None
+        if token is not None:
+            try:
+                _reset_current(token)
+            except (ValueError, RuntimeError):  # left in another context than entered, as a generator can be
+                if _get_current() is self:
+                    _set_current(self.parent)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.end(error, caller())
-        self._step_out()
-
-    def _step_out(self) -> None:
-        token, self._token = self._token, None
-        if token is not None:
-            try:
-                current_span.reset(token)
-            except (ValueError, RuntimeError):  # left in another context than entered, as a generator can be
-                if current_span.get() is self:
-                    current_span.set(self.parent)
+        self.__exit__(kind, error, traceback, caller())
 
     def end(self, error: BaseException | None = None, frame: FrameType | None = None) -> None:
         """Record the end with duration and status; nothing when the span does not run.
@@ -153,10 +171,11 @@ class Span(SpanContext, Emitter):
             error: the exception that ended the span, if one did.
             frame: whose call site the record carries; by default the caller's.
         """
-        if self._started <= 0:
+        started = self._started
+        if started is None:
             return
-        self.duration_ns = perf_counter_ns() - self._started
-        self._started = _ENDED
+        self._started = None
+        self.duration_ns = perf_counter_ns() - started
         level = _INFO
         if error is None:
             self.status, self.caught = _OK, None
@@ -165,17 +184,16 @@ class Span(SpanContext, Emitter):
             failed = self.status is Status.ERROR
             self.caught = catch(error) if failed else None
             level = _ERROR if failed else _INFO
-        self._record(_SPAN_END, level, None, frame or caller())
-
-    def _record(self, kind: int, level: int, payload: bytes | None, frame: FrameType | None) -> None:
-        definition = self.definition
-        code, lasti = definition, 0
-        if definition is None and frame is not None:
-            code, lasti = frame.f_code, frame.f_lasti
+        code, lasti = self.definition, 0
+        if code is None:
+            frame = frame or caller()
+            if frame is not None:
+                code, lasti = frame.f_code, frame.f_lasti
         intake = self._intake
-        intake.append(
+        append = intake.append
+        append(
             RawRecord(
-                time_ns(), level, self._context, self, self.name, payload, code, lasti, get_ident(), kind
+                time_ns(), level, self._context, self, self.name, None, code, lasti, get_ident(), _SPAN_END
             )
         )
         if not intake.pending:
@@ -183,20 +201,62 @@ class Span(SpanContext, Emitter):
 
 
 class QuietSpan(Span):
-    """A span below whose threshold recording does nothing; only it needs room for methods of its own."""
+    """A span whose methods below the threshold do nothing, until the outlet's is lowered.
+
+    Spans are many and short-lived: the outlet does not know them, they look at it.
+    """
+
+    __slots__ = ("_outlet",)
 
     _outlet: Outlet
+
+    def _enabled(self, level: int) -> bool:
+        return level >= self._outlet.threshold
 
 
 def new_span(handle: Emitter, name: object, fields: dict[str, Any]) -> Span:
     """A span with the handle's run, fields and threshold."""
-    text = name if type(name) is str else codec.text_of(name)
-    if not handle._threshold:
-        return Span(handle._intake, handle._context, text, fields)
-    span = QuietSpan(handle._intake, handle._context, text, fields)
-    span._outlet = handle._outlet  # type: ignore[attr-defined]  # only a handle of an outlet has a threshold
-    span._outlet.join(span)
+    # No __init__: its frame would cost as much as all of this.
+    if handle._threshold:
+        outlet: Outlet = handle._outlet  # type: ignore[attr-defined]  # only a handle of an outlet has a threshold
+        quiet = _quiet_span(outlet.threshold)()
+        quiet._outlet = outlet
+        span: Span = quiet
+    else:
+        span = Span()
+    span._context = context = handle._context
+    span.run = context.run
+    span.name = name if type(name) is str else codec.text_of(name)
+    span.span_id = next(ids.span_ids)
+    span.parent = span.definition = span._started = span._token = None
+    span._intake = handle._intake
+    span._fields = fields
     return span
+
+
+@cache
+def _quiet_span(threshold: int) -> type[QuietSpan]:
+    """The class of spans with that threshold."""
+    methods: dict[str, Any] = {
+        "__slots__": (),
+        "_threshold": threshold,
+        "__module__": __name__,
+        "__doc__": Span.__doc__,
+    }
+    for level in Level:
+        if level < threshold:
+            methods[level.label] = _silent(level, "_emit", None)
+            methods[f"a{level.label}"] = _silent(level, "_aemit", DONE)
+    return type("Span", (QuietSpan,), methods)
+
+
+def _silent(level: Level, long_way: str, result: Awaited | None) -> Any:
+    def record(self: QuietSpan, message: object, /, *args: object, **fields: Any) -> Any:
+        if level < self._outlet.threshold:
+            return result
+        return getattr(self, long_way)(int(level), message, args, fields, caller())
+
+    return record
 
 
 def status_of(error: BaseException | None) -> Status:

@@ -325,6 +325,13 @@ def test_time_stands_until_it_is_moved() -> None:
         assert traces.one().time_ns > 1_700_000_000_000_000_000
 
 
+def test_a_span_that_begins_at_the_zero_of_a_clock_has_an_end() -> None:
+    with captured() as traces, fixed_time() as clock, Trace("run-1") as trace, trace.span("load"):
+        clock.advance(1.5)
+
+    assert [record.duration_ms for record in traces.entries] == [None, None, 1500.0, 1500.0]
+
+
 # -- the fixtures -----------------------------------------------------------------------------------------------
 
 PLUGIN = 'pytest_plugins = ["asynctrace.testing.pytest_plugin"]'

@@ -689,15 +689,42 @@ def test_a_sink_added_with_a_lower_level_gets_more_than_the_others(sink: MemoryS
         bound = trace.bind(k=1)
         trace.debug("too early")
         trace.add_sink(loud, level="debug")
-        for handle in (trace, other, span, bound, trace.opt(), trace.span("later")):
+        for handle in (trace, other, span, bound, trace.opt(), trace.span("later"), span.span("inside")):
             handle.debug("quiet")
             handle.warning("loud")
     with Trace("c", sinks=[sink], level="info") as trace:
         trace.debug("on a pipeline of its own")
 
     messages = [(record.run_id, record.message) for record in logs(loud)]
-    assert messages == [("a" if i != 1 else "b", message) for i in range(6) for message in ("quiet", "loud")]
-    assert [(record.run_id, record.message) for record in logs(sink)] == [("a", "loud")] * 5
+    assert messages == [("a" if i != 1 else "b", message) for i in range(7) for message in ("quiet", "loud")]
+    assert [(record.run_id, record.message) for record in logs(sink)] == [("a", "loud")] * 6
+
+
+def test_a_span_made_before_the_level_was_lowered_takes_everything_from_then_on(sink: MemorySink) -> None:
+    loud = MemorySink()
+
+    async def main() -> None:
+        async with Trace("a", sinks=[sink], level="warning") as trace, trace.span("s") as span:
+            assert span.info("too early") is None
+            span.log("debug", "too early")
+            await span.ainfo("too early")
+            with span.span("t") as inner:
+                trace.add_sink(loud, level="debug")
+                for handle in (span, inner):
+                    handle.info("%s", "formatted", rows=1)
+                    lines.append(here() - 1)
+                    handle.log("debug", "by name")
+                    lines.append(here() - 1)
+                    await handle.adebug("awaited")
+                    lines.append(here() - 1)
+
+    lines: list[int] = []
+    asyncio.run(main())
+
+    assert [record.message for record in logs(loud)] == ["formatted", "by name", "awaited"] * 2
+    assert [record.site.lineno for record in logs(loud)] == lines
+    assert len({record.span_id for record in logs(loud)}) == 2
+    assert logs(sink) == []
 
 
 def test_a_lane_with_a_level_of_its_own(sink: MemorySink) -> None:

@@ -28,16 +28,14 @@ class SpanContext:
 
     __slots__ = ("caught", "duration_ns", "name", "parent", "run", "span_id", "status", "task")
 
+    run: Run
+    name: str
+    span_id: int
+    parent: SpanContext | None
     task: Any
     duration_ns: int
     status: Status
     caught: Caught | None
-
-    def __init__(self, run: Run, name: str, span_id: int, parent: SpanContext | None) -> None:
-        self.run = run
-        self.name = name
-        self.span_id = span_id
-        self.parent = parent
 
 
 current_span: ContextVar[SpanContext | None] = ContextVar("asynctrace_span", default=None)

@@ -14,15 +14,17 @@ from collections.abc import Iterator
 
 _CUT_LENGTH = 8
 
-_span_ids: Iterator[int]
+span_ids: Iterator[int]
+"""What :func:`new_span_id` gives, one after the other; a forked child has its own."""
+
 _random = random.Random()  # not a secret: ids must be unlikely to meet, not hard to guess
 
 
 def reseed() -> None:
     """Give this process its own sequence of ids; a forked child would repeat its parent's."""
-    global _span_ids
+    global span_ids
     _random.seed(os.urandom(32))
-    _span_ids = itertools.count(_random.getrandbits(63) + 1)
+    span_ids = itertools.count(_random.getrandbits(63) + 1)
 
 
 reseed()
@@ -52,7 +54,7 @@ def new_span_id() -> int:
 
     Counting costs a third of drawing; two processes meet only if their starts lie as close as they have spans.
     """
-    return next(_span_ids)
+    return next(span_ids)
 
 
 def new_producer() -> str:

@@ -36,14 +36,14 @@ def fixed_ids(seed: int = 0) -> Iterator[None]:
         True
     """
     module: Any = ids
-    before = module._random, module._span_ids, module.time
+    before = module._random, module.span_ids, module.time
     draw = random.Random(seed)
-    module._random, module._span_ids = draw, itertools.count(draw.getrandbits(63) + 1)
+    module._random, module.span_ids = draw, itertools.count(draw.getrandbits(63) + 1)
     module.time = ManualClock()  # an id of a run begins with the time that it was made
     try:
         yield
     finally:
-        module._random, module._span_ids, module.time = before
+        module._random, module.span_ids, module.time = before
 
 
 @contextmanager
