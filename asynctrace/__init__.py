@@ -69,6 +69,9 @@ if TYPE_CHECKING:
     from asynctrace.ports import Processor as Processor
     from asynctrace.ports import Reader as Reader
     from asynctrace.ports import Sink as Sink
+    from asynctrace.ports import SizedReader as SizedReader
+    from asynctrace.pruning import aprune as aprune
+    from asynctrace.pruning import prune as prune
     from asynctrace.reading import SpanNode as SpanNode
     from asynctrace.reading import StoredRun as StoredRun
     from asynctrace.reading import afind_trace as afind_trace
@@ -118,7 +121,8 @@ _WHERE = {
     "pipeline.pipeline": "Pipeline",
     "pipeline.report": "FlushReport LaneReport",
     "pipeline.retry": "RetryPolicy",
-    "ports": "LocalSink Processor Reader Sink",
+    "ports": "LocalSink Processor Reader Sink SizedReader",
+    "pruning": "aprune prune",
     "reading": "SpanNode StoredRun afind_trace afind_traces find_trace find_traces open_store",
     "receipt": "Receipt",
     "span": "Span",

@@ -24,6 +24,7 @@ from asynctrace.pipeline.options import LOCAL, REMOTE, LaneOptions
 from asynctrace.pipeline.pipeline import Pipeline
 from asynctrace.pipeline.state_directory import StateDirectory
 from asynctrace.ports import AnySink, LocalSink, Sink
+from asynctrace.retention import Cleaner, Retention
 from asynctrace.settings import DEFAULT_STORE, Settings, SinkLike
 from asynctrace.sinks import registry
 
@@ -308,6 +309,15 @@ def state_directory(sinks: Iterable[SinkLike], values: Settings) -> StateDirecto
     return StateDirectory([*beside[:1], Path(values.state_home) / "asynctrace"])
 
 
+def _cleaner(sinks: Iterable[SinkLike], values: Settings, state: StateDirectory) -> Cleaner | None:
+    """What removes old runs from the stores among those sinks, if the settings ask for it."""
+    retention = Retention(values.retention_days, values.retention_max_bytes)
+    urls = [
+        named for named, _ in map(_split, sinks) if isinstance(named, str) and registry.is_readable(named)
+    ]
+    return Cleaner(urls, retention, values.cleanup_interval, state) if urls and retention.removes else None
+
+
 def make_pipeline(values: Settings) -> Pipeline:
     """A pipeline of its own for the sinks that the settings name, shared with nobody.
 
@@ -321,13 +331,15 @@ def _make_pipeline(sinks: Iterable[SinkLike], values: Settings) -> Pipeline:
     lanes = [make_lane(sink, values) for sink in sinks]
     if codec.limits().max_text != values.max_text:
         codec.set_limits(replace(codec.limits(), max_text=values.max_text))
+    state = state_directory(sinks, values)
     pipeline = Pipeline(
         linger=values.linger,
         capacity=values.queue_size,
         capacity_bytes=values.queue_bytes,
         close_timeout=values.close_timeout,
         redactor=redactor_of(values),
-        state=state_directory(sinks, values),
+        state=state,
+        chore=_cleaner(sinks, values, state),
     )
     for sink, options in lanes:
         pipeline.add_sink(sink, options)

@@ -123,5 +123,18 @@ class Reader(Protocol):
 AnySink = Sink | LocalSink
 """A destination of either kind."""
 
+
+@runtime_checkable
+class SizedReader(Reader, Protocol):
+    """A reader that also tells how much room its store takes, so that retention can bound it."""
+
+    async def used_bytes(self) -> int:
+        """Bytes that the records take; what is free for new ones inside the store does not count.
+
+        Raises:
+            StoreError: the store is not there or cannot be read.
+        """
+
+
 Processor = Callable[[Record], Record | None]
 """Looks at a finished record in the writer, before redaction: gives it back, another one, or None to filter it."""

@@ -208,6 +208,27 @@ SETTINGS: tuple[Setting, ...] = (
         "Seconds after which a record on disk survives a power failure too; 0: at once.",
     ),
     Setting(
+        "retention_days",
+        "10",
+        _seconds_or_none,
+        "a number of days from 0",
+        "Runs whose newest record is older leave the stores; 0: none for their age.",
+    ),
+    Setting(
+        "retention_max_bytes",
+        "0",
+        _count_or_none,
+        "a whole number from 0",
+        "While a store takes more bytes, its oldest runs leave it; 0: none for its size.",
+    ),
+    Setting(
+        "cleanup_interval",
+        "3600",
+        _seconds,
+        _SECONDS,
+        "Seconds between two looks for runs that leave a store.",
+    ),
+    Setting(
         "color",
         "auto",
         _color,
@@ -246,6 +267,9 @@ class Settings:
     spool_max_bytes: int
     spool_max_age: float
     spool_fsync: float | None
+    retention_days: float
+    retention_max_bytes: int
+    cleanup_interval: float
     color: str
     sinks_are_default: bool = False
     state_home: str = ""

@@ -36,6 +36,9 @@ GOOD: dict[str, tuple[Any, Any]] = {
     "spool_max_bytes": ("0", 0),
     "spool_max_age": ("60", 60.0),
     "spool_fsync": ("never", None),
+    "retention_days": ("2.5", 2.5),
+    "retention_max_bytes": ("1000000", 1_000_000),
+    "cleanup_interval": ("60", 60.0),
     "color": ("never", "never"),
 }
 BAD: dict[str, list[Any]] = {
@@ -57,6 +60,9 @@ BAD: dict[str, list[Any]] = {
     "spool_max_bytes": ["-1", "1.5", "many"],
     "spool_max_age": ["0", "-1", "inf"],
     "spool_fsync": ["-1", "sometimes", "inf"],
+    "retention_days": ["-1", "inf", "ten"],
+    "retention_max_bytes": ["-1", "1.5"],
+    "cleanup_interval": ["0", "-1"],
     "color": ["sometimes"],
 }
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from asynctrace.cli.dead import dead
 from asynctrace.cli.demo import demo
 from asynctrace.cli.options import make_app, run_app
+from asynctrace.cli.prune import prune
 from asynctrace.cli.runs import runs
 from asynctrace.cli.show import show
 from asynctrace.cli.spool import spool
@@ -21,6 +22,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "tail": tail,
     "stats": stats,
     "verify": verify,
+    "prune": prune,
     "spool": spool,
     "dead": dead,
 }

@@ -81,6 +81,22 @@ VerifiedStore = Annotated[
     str | None,
     typer.Argument(metavar="STORE", help="The URL of the store; by default as --store.", show_default=False),
 ]
+Days = Annotated[
+    float | None,
+    typer.Option(
+        "--days", metavar="N", min=0.0, help="Runs whose newest record is older go.", show_default=False
+    ),
+]
+MaxBytes = Annotated[
+    int | None,
+    typer.Option(
+        "--max-bytes",
+        metavar="N",
+        min=0,
+        help="While the store takes more, its oldest runs go.",
+        show_default=False,
+    ),
+]
 Once = Annotated[bool, typer.Option("--once", help="A record that is stored twice is a failure, too.")]
 
 

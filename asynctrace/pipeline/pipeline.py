@@ -15,6 +15,7 @@ from asynctrace.core.redaction import Redactor
 from asynctrace.core.run import RunContext
 from asynctrace.errors import ClosedError
 from asynctrace.pipeline import home
+from asynctrace.pipeline.chore import Chore
 from asynctrace.pipeline.closing import Closing
 from asynctrace.pipeline.finisher import Finisher
 from asynctrace.pipeline.intake import Barrier, Intake
@@ -54,6 +55,7 @@ class Pipeline:
         close_timeout: seconds that closing may take while no local store makes progress.
         state: where what cannot be delivered is kept until the next start; None: nowhere.
         options: how the lanes behave; by default :data:`LOCAL` for local sinks and :data:`REMOTE` for others.
+        chore: blocking work to do now and then while records flow, such as retention; None: nothing.
         redactor: takes the secrets out of each record, after the processors; by default ``Redactor()``.
 
     Example:
@@ -73,6 +75,7 @@ class Pipeline:
         options: LaneOptions | None = None,
         redactor: Redactor | None = None,
         state: StateDirectory | None = None,
+        chore: Chore | None = None,
     ) -> None:
         self.redactor = redactor or Redactor()
         self.intake = Intake(capacity, capacity_bytes, self._wake)
@@ -81,7 +84,12 @@ class Pipeline:
         self._finisher = Finisher(new_producer(), self._processors, self.redactor)
         self._roster = Roster(self._finisher, options, state, self._tell_drops)
         self._residence = Residence(
-            self.intake, self._roster, self._new_writer(), self.producer, partial(home.unregister, self)
+            self.intake,
+            self._roster,
+            self._new_writer(),
+            self.producer,
+            partial(home.unregister, self),
+            chore,
         )
         self._closing = Closing(self._residence, close_timeout)
         for sink in sinks:

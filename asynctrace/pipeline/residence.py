@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from asynctrace.core.run import RunContext
 from asynctrace.pipeline import home
+from asynctrace.pipeline.chore import Chore, ChoreTimer
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.intake import Intake
 from asynctrace.pipeline.lane import Lane
@@ -50,13 +51,20 @@ class Residence:
         writer: drains the one into the others.
         producer: the pipeline's, for people who look at a list of tasks.
         closed: called when the pipeline has closed.
+        chore: done now and then, while there is a home; None: nothing.
     """
 
     closing: Closing
     """Set by it: it ends what begins here."""
 
     def __init__(
-        self, intake: Intake, roster: Roster, writer: Writer, producer: str, closed: Callable[[], None]
+        self,
+        intake: Intake,
+        roster: Roster,
+        writer: Writer,
+        producer: str,
+        closed: Callable[[], None],
+        chore: Chore | None = None,
     ) -> None:
         self.intake = intake
         self.roster = roster
@@ -70,6 +78,7 @@ class Residence:
         self.ender: asyncio.Task[Any] | None = None  # who is ending the tasks: one at a time
         self.ended: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._closed = closed
+        self._chores = ChoreTimer(chore)
         self._draining = False
         self._inherited: list[object] = []
         self._begun: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
@@ -139,6 +148,7 @@ class Residence:
         self.run(None)
         for lane in self.roster.lanes:
             self.run(lane)
+        self._chores.begin(loop)
 
     def run(self, lane: Lane | None) -> None:
         """Start the lane's task; None stands for the writer's."""
@@ -193,6 +203,7 @@ class Residence:
     def leave(self) -> None:
         """Without a home; the next record finds one, or, after the end, goes straight to local stores."""
         with self.lock:
+            self._chores.end()
             self.loop = self.chosen = self.ender = None
             self.tasks = {}
             for lane in self.roster.lanes:
@@ -277,6 +288,7 @@ class Residence:
         """In a forked child: everything inherited is the parent's; keep it, use none of it, start afresh."""
         self._inherited += [self.lock, self.tasks, self.loop, self.chosen, self.writer, self.ender, inherited]
         self.writer, self.producer = writer, producer
+        self._chores.forget()
         self.lock = threading.RLock()
         self.loop = self.chosen = self.ender = None
         self.tasks = {}

@@ -36,6 +36,10 @@ class StateDirectory:
         """Where the dead letters of that lane may be, whether they exist or not, the best place first."""
         return self._below("dead", key)
 
+    def retention(self, key: str) -> list[Path]:
+        """Where it may be noted when that store was cleaned, whether it exists or not, the best place first."""
+        return self._below("retention", key)
+
     def _below(self, kind: str, key: str) -> list[Path]:
         return [candidate / kind / key for candidate in self._candidates if _is_usable(candidate)]
 

@@ -239,6 +239,17 @@ class LineReader(ABC):
         except OSError as error:
             raise StoreError(f"{self!r}: {error}") from error
 
+    async def used_bytes(self) -> int:
+        """Bytes of all files of the store, as they lie on the disk.
+
+        Raises:
+            StoreError: the store is not there or cannot be read.
+        """
+        try:
+            return await self._worker.run(self._used_bytes)
+        except OSError as error:
+            raise StoreError(f"{self!r}: {error}") from error
+
     async def aclose(self) -> None:
         """End the reader's thread; a second call does nothing."""
         self._worker.shutdown()
@@ -252,6 +263,10 @@ class LineReader(ABC):
         """On the thread: what ``numbers`` tells."""
 
     @abstractmethod
+    def _used_bytes(self) -> int:
+        """On the thread: what ``used_bytes`` answers."""
+
+    @abstractmethod
     def _prune(self, older_than_ns: int) -> int:
         """On the thread: what ``prune`` does."""
 
@@ -262,6 +277,14 @@ class LineReader(ABC):
         while part := await self._worker.run(lambda: list(islice(items, _PULLED))):
             for item in part:
                 yield item
+
+
+def size_of(path: str) -> int:
+    """Bytes of a file; 0 when it is gone."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def pruned_marks(keys: Iterable[tuple[str, int]]) -> Iterator[Mark]:

@@ -145,6 +145,14 @@ class SQLiteReader:
             finally:
                 await thread.stop()
 
+    async def used_bytes(self) -> int:
+        """Bytes of the file that hold something; VACUUM gives the others back.
+
+        Raises:
+            StoreError: as :meth:`runs`.
+        """
+        return await self._ask(_used_bytes)
+
     async def maintain(self) -> None:
         """Refresh what the query planner knows (ANALYZE) and give unused room back (VACUUM).
 
@@ -336,6 +344,14 @@ def _rows_before(connection: sqlite3.Connection, before: str) -> list[tuple[str,
             )
         found.append((table, array("q", sorted(ids))))
     return found
+
+
+def _used_bytes(connection: sqlite3.Connection) -> int:
+    pages, free, size = (
+        int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return (pages - free) * size
 
 
 def _maintain(connection: sqlite3.Connection) -> None:

@@ -32,7 +32,7 @@ from asynctrace.sinks._append_sink import AppendSink, Durability, Parts, checked
 from asynctrace.sinks._directory_lock import DirectoryLock
 from asynctrace.sinks._files import AppendFiles, most_open_files
 from asynctrace.sinks._folders import PREFIX, folder_of
-from asynctrace.sinks._line_reader import LineReader, Lines, pruned_marks
+from asynctrace.sinks._line_reader import LineReader, Lines, pruned_marks, size_of
 from asynctrace.sinks._rotation import Compression, Rotation
 from asynctrace.sinks._select import RunScan, in_order, newest_first
 from asynctrace.sinks._template import Template
@@ -261,6 +261,11 @@ class FileReader(LineReader):
         return (
             scan.summary(problem for part in lines for problem in part.problems()) if scan.admitted else None
         )
+
+    def _used_bytes(self) -> int:
+        self._check()
+        folders = [os.path.join(self._path, folder) for folder in self._folders()]
+        return sum(size_of(entry.path) for folder in folders for entry in os.scandir(folder))
 
     def _prune(self, older_than_ns: int) -> int:
         folders = [folder for folder in self._folders() if self._keys_before(folder, older_than_ns)]

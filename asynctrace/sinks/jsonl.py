@@ -22,7 +22,7 @@ from asynctrace.errors import StoreError
 from asynctrace.sinks import _pruned
 from asynctrace.sinks._append_sink import AppendSink, Durability, Parts, checked_path
 from asynctrace.sinks._directory_lock import DirectoryLock
-from asynctrace.sinks._line_reader import LineReader, Lines, pruned_marks
+from asynctrace.sinks._line_reader import LineReader, Lines, pruned_marks, size_of
 from asynctrace.sinks._rotation import GZIPPED, Compression, Rotation, number_of, rotated
 from asynctrace.sinks._select import RunScan, in_order, newest_first
 from asynctrace.sinks._tidying import claimed
@@ -161,6 +161,10 @@ class JsonLinesReader(LineReader):
         if not os.path.isfile(self._path) and not rotated(self._path):
             raise StoreError(f"{self._path}: there is no such file of JSON lines")
         return Lines(self._path)
+
+    def _used_bytes(self) -> int:
+        self._lines()
+        return sum(map(size_of, (*rotated(self._path), self._path)))
 
     def _prune(self, older_than_ns: int) -> int:
         self._lines()
