@@ -19,6 +19,7 @@ from asynctrace.core import codec
 from asynctrace.core.level import Level
 from asynctrace.core.redaction import Redactor
 from asynctrace.errors import ClosedError, ConfigurationError
+from asynctrace.pipeline import sigterm
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.options import LOCAL, REMOTE, LaneOptions
 from asynctrace.pipeline.pipeline import Pipeline
@@ -119,6 +120,7 @@ def _lease(sinks: Sequence[SinkLike], values: Settings, home: asyncio.AbstractEv
         shared = _pipelines.get(key)
         if shared is None or shared.pipeline.closed:
             shared = _pipelines[key] = _Shared(key, _make_pipeline(sinks, values))
+            sigterm.handle(values.handle_sigterm)
             if home is not None:
                 shared.pipeline.settle_on(home)
         return Lease(shared)

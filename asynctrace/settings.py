@@ -169,6 +169,13 @@ SETTINGS: tuple[Setting, ...] = (
         "Seconds that closing may take while no local store makes progress.",
     ),
     Setting(
+        "handle_sigterm",
+        "false",
+        truth,
+        "true or false",
+        "Whether a SIGTERM delivers what there is before it goes on to whoever handled it before.",
+    ),
+    Setting(
         "max_text",
         "1048576",
         _text_size,
@@ -261,6 +268,7 @@ class Settings:
     queue_size: int
     queue_bytes: int
     close_timeout: float
+    handle_sigterm: bool
     max_text: int
     redact: Mode | Redactor
     state_dir: str

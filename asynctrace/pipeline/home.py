@@ -26,11 +26,15 @@ _own_tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
 _watched: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 _hooked = False
 _over = False
+_ending = False
 
 GRACE = LAST_RESORT + 0.5
 """Seconds beyond a deadline in which closing still may end by itself."""
 
-_LEAST = 0.2
+LONGEST_END = 2 * GRACE
+"""Seconds beyond a deadline for those who must not wait for a closing that hangs itself."""
+
+LEAST = 0.2
 """Seconds that closing has at exit, however long flushing took: what the users' atexit functions recorded."""
 
 
@@ -59,6 +63,11 @@ def unregister(pipeline: Pipeline) -> None:
 def is_over() -> bool:
     """Whether the first record came so late that no hook will be called any more."""
     return _over
+
+
+def is_ending() -> bool:
+    """Whether the hooks at the interpreter's exit have begun: they deliver, whoever else would."""
+    return _ending
 
 
 def pipelines() -> list[Pipeline]:
@@ -99,7 +108,7 @@ def watch(loop: asyncio.AbstractEventLoop) -> None:
     def close_after_delivery() -> None:
         if not loop.is_running() and not loop.is_closed():
             for pipeline in pipelines():
-                _guarded(pipeline.leave_loop, loop)
+                guarded(pipeline.leave_loop, loop)
         close()
         raise_waiting(loop)
 
@@ -112,24 +121,28 @@ _spent: dict[
 
 
 def _flush_all() -> None:
+    global _ending
+    _ending = True
     started = monotonic()
     flushing = [(pipeline, pipeline.progress, pipeline.begin_flush()) for pipeline in pipelines()]
     for pipeline, before, done in flushing:  # all at once, one deadline
-        _guarded(pipeline.wait, done, max(0.0, pipeline.close_timeout - (monotonic() - started)))
+        guarded(pipeline.wait, done, max(0.0, pipeline.close_timeout - (monotonic() - started)))
         if pipeline.progress == before:
             _spent[pipeline] = monotonic() - started
 
 
 def _close_all() -> None:
+    global _ending
+    _ending = True
     closing = [
-        (pipeline, pipeline.begin_close(max(_LEAST, pipeline.close_timeout - _spent.get(pipeline, 0.0))))
+        (pipeline, pipeline.begin_close(max(LEAST, pipeline.close_timeout - _spent.get(pipeline, 0.0))))
         for pipeline in pipelines()
     ]
     for pipeline, done in closing:
-        _guarded(pipeline.finish_close, done)
+        guarded(pipeline.finish_close, done)
 
 
-def _guarded(function: Any, *args: object) -> None:
+def guarded(function: Any, *args: object) -> None:
     """At the end nobody is left to take an error."""
     try:
         function(*args)
@@ -138,6 +151,8 @@ def _guarded(function: Any, *args: object) -> None:
 
 
 def _after_fork() -> None:
+    global _ending
+    _ending = False
     forget()
     _own_tasks.clear()
     for pipeline in pipelines():

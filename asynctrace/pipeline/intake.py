@@ -152,6 +152,10 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
                     self._waiter = None
         self.pending = True
 
+    def rehome(self) -> None:
+        """Forget the event loop that is gone; who waits for room is on loops of his own."""
+        self._waiter = None
+
     def get_batch(self, most: int) -> list[RawRecord | Barrier]:
         """Take at most so many from the front, without waiting."""
         popleft = self.records.popleft

@@ -295,9 +295,9 @@ class Pipeline:
         if asyncio._get_running_loop() is None:  # a forked child inside the parent's coroutine
             self.close(timeout)
             return
-        seconds = self.close_timeout if timeout is None else timeout
-        await self._closing.see_through(self.begin_close(seconds))
-        self._closing.say_unsafe(self._report(done=False).failures)
+        closed = self.begin_close(self.close_timeout if timeout is None else timeout)
+        await self._closing.see_through(closed)
+        self._closing.say_unsafe(self._report(done=closed.done()).failures)
 
     def close(self, timeout: float | None = None) -> None:
         """As :meth:`aclose`, for code without an event loop.
@@ -320,12 +320,21 @@ class Pipeline:
     def finish_close(self, closed: concurrent.futures.Future[None]) -> None:
         """Wait in this thread for what ``begin_close`` began, until the deadline."""
         self._closing.wait(closed)
-        self._closing.say_unsafe(self._report(done=False).failures)
+        self._closing.say_unsafe(self._report(done=closed.done()).failures)
 
     @property
     def progress(self) -> int:
         """Records that local stores have made safe so far."""
         return self._roster.progress
+
+    @property
+    def owed(self) -> int:
+        """Records in memory that local stores have yet to make safe."""
+        return self._roster.owed(len(self.intake.records))
+
+    def drain_now(self) -> None:
+        """Write what is left with plain blocking calls: its event loop does not come round any more."""
+        self._residence.drain_now()
 
     def leave_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """That loop is about to be closed: have what is left delivered at another home."""

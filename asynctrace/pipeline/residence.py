@@ -206,6 +206,8 @@ class Residence:
             self._chores.end()
             self.loop = self.chosen = self.ender = None
             self.tasks = {}
+            self.writer.rehome()
+            self.intake.rehome()
             for lane in self.roster.lanes:
                 lane.rehome()
             if self.phase is Phase.CLOSING:

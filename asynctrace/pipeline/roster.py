@@ -157,6 +157,10 @@ class Roster:
         """Records that local stores have made safe so far."""
         return sum(lane.counts.delivered for lane in self.lanes if isinstance(lane.sink, LocalSink))
 
+    def owed(self, queued: int) -> int:
+        """Records in memory that local stores have yet to make safe; ``queued`` wait in the Intake."""
+        return sum(lane.pending + queued for lane in self.lanes if isinstance(lane.sink, LocalSink))
+
     def settled(self, then: Callable[[], None]) -> None:
         """Call it when everything offered so far is settled in every lane; on the home loop."""
         countdown = _Countdown(len(self.lanes), then)

@@ -61,6 +61,10 @@ class Writer:
         if self._lingering is not None and not self._lingering.done():
             self._lingering.set_result(None)
 
+    def rehome(self) -> None:
+        """Forget the event loop that is gone."""
+        self._lingering = None
+
     async def drain(self) -> None:
         """Offer everything that is in the queue."""
         while self._intake.records or self._intake.dropped_untold:
@@ -169,13 +173,14 @@ class Writer:
     async def _wait_for_more(self) -> None:
         if self._linger and not self._hurry:
             loop = asyncio.get_running_loop()
-            self._lingering = loop.create_future()
-            timer = loop.call_later(self._linger, _end, self._lingering)
+            self._lingering = lingering = loop.create_future()
+            timer = loop.call_later(self._linger, _end, lingering)
             try:
-                await self._lingering
+                await lingering
             finally:
                 timer.cancel()
-                self._lingering = None
+                if self._lingering is lingering:  # else a writer at another home lingers now
+                    self._lingering = None
 
     async def _wait_for_lanes(self) -> None:
         """Wait for the lanes that are behind, as long as they make progress."""
