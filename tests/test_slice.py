@@ -1,7 +1,10 @@
 """Slices: what is read without making records is what the records say."""
 
 import random
+import sqlite3
 import sys
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,14 +17,19 @@ from asynctrace.core.encoding import json_block, json_lines
 from asynctrace.core.exceptions import catch
 from asynctrace.core.record import Detail, Kind, RawRecord
 from asynctrace.core.redaction import Redactor
+from asynctrace.core.run import Run
 from asynctrace.core.slice import SLICE, Slice
 from asynctrace.core.status import Status
 from asynctrace.pipeline.backlog import Backlog
 from asynctrace.pipeline.finisher import Finisher
 from asynctrace.pipeline.options import LaneOptions
 from asynctrace.pipeline.tally import Tally
+from asynctrace.sinks._sqlite_insert import Inserter, Rows
 from asynctrace.sinks._template import Template
+from asynctrace.sinks.sqlite import SQLiteSink
 from asynctrace.testing.records import START_NS, make_context
+
+pytestmark = pytest.mark.anyio
 
 PLAIN = make_context("plain")
 BOUND = make_context("bound é", fields={"user_id": "u1", "shard": 7})
@@ -33,6 +41,17 @@ FIELDS: list[dict[str, Any]] = [
     {"a\nb": 'x"y\\z', "é": "ü\u2028😀", "none": None, "yes": True},
     {"big": 2**63, "small": -(2**63), "tiny": 5e-324},
 ]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def place(run: Run, name: str, span_id: int, parent: SpanContext | None) -> SpanContext:
+    made = SpanContext()
+    made.run, made.name, made.span_id, made.parent = run, name, span_id, parent
+    return made
 
 
 def raw(number: int = 0, **changes: Any) -> RawRecord:
@@ -57,38 +76,43 @@ def finished(raws: list[RawRecord], redactor: Redactor | None = None) -> Slice:
     return part
 
 
-def test_lines_of_a_slice_are_those_of_its_records() -> None:
-    chosen = random.Random(4)
-    parent = SpanContext(PLAIN.run, "outer", 11, None)
-    foreign = SpanContext(make_context("other").run, "elsewhere", 13, parent)
-    spans = [None, parent, SpanContext(PLAIN.run, "inner", 12, parent), foreign]
+def any_raws(chosen: random.Random) -> list[RawRecord]:
+    """Up to a slice of raw records of all sorts."""
+    parent = place(PLAIN.run, "outer", 11, None)
+    foreign = place(make_context("other").run, "elsewhere", 13, parent)
+    spans = [None, parent, place(PLAIN.run, "inner", 12, parent), foreign]
     try:
         raise ValueError("caught")
     except ValueError as error:
         odd = Detail(codec.pack({"n": 1}), exception=catch(error))
-    ended = SpanContext(PLAIN.run, "ended", 14, parent)
+    ended = place(PLAIN.run, "ended", 14, parent)
     ended.duration_ns, ended.status, ended.caught, ended.task = 1_500_000, Status.OK, None, None
+    contexts = chosen.choice([[PLAIN], [BOUND], [PLAIN, PLAIN, BOUND, COLUMN]])
+    raws = [
+        raw(
+            number,
+            level=chosen.choice(list(Level)),
+            run=chosen.choice(contexts),
+            span=chosen.choice(spans),
+            message=chosen.choice(["order placed", "x\ny", "", "ü\ud800" if chosen.random() < 0.1 else "z"]),
+            fields=codec.pack(chosen.choice(FIELDS)) if chosen.random() < 0.9 else None,
+            thread=chosen.choice([1, 140_000_000_000_000]),
+            time_ns=NOW + chosen.randrange(-(10**9), 10**9),
+        )
+        for number in range(chosen.randrange(1, SLICE))
+    ]
+    if chosen.random() < 0.3:
+        raws[chosen.randrange(len(raws))] = raw(fields=odd, run=chosen.choice([PLAIN, BOUND]))
+    if chosen.random() < 0.6:
+        raws[chosen.randrange(len(raws))] = raw(kind=Kind.SPAN_START.value, span=ended)
+        raws[chosen.randrange(len(raws))] = raw(kind=Kind.SPAN_END.value, span=ended)
+    return raws
+
+
+def test_lines_of_a_slice_are_those_of_its_records() -> None:
+    chosen = random.Random(4)
     for _ in range(60):
-        raws = [
-            raw(
-                number,
-                level=chosen.choice(list(Level)),
-                run=chosen.choice([PLAIN, PLAIN, BOUND, COLUMN]),
-                span=chosen.choice(spans),
-                message=chosen.choice(
-                    ["order placed", "x\ny", "", "ü\ud800" if chosen.random() < 0.1 else "z"]
-                ),
-                fields=codec.pack(chosen.choice(FIELDS)) if chosen.random() < 0.9 else None,
-                thread=chosen.choice([1, 140_000_000_000_000]),
-                time_ns=NOW + chosen.randrange(-(10**9), 10**9),
-            )
-            for number in range(chosen.randrange(1, SLICE))
-        ]
-        if chosen.random() < 0.5:
-            raws[chosen.randrange(len(raws))] = raw(fields=odd, run=chosen.choice([PLAIN, BOUND]))
-            raws[chosen.randrange(len(raws))] = raw(kind=Kind.SPAN_START.value, span=ended)
-            raws[chosen.randrange(len(raws))] = raw(kind=Kind.SPAN_END.value, span=ended)
-        part = finished(raws)
+        part = finished(any_raws(chosen))
 
         block, lines = json_block(part), json_lines(part)
         assert not part.is_made
@@ -98,6 +122,43 @@ def test_lines_of_a_slice_are_those_of_its_records() -> None:
         assert [decoder.from_json(line) for line in lines] == list(part)
         assert [decoder.from_json(line) for line in json_lines(list(part))] == list(part)
         assert [decoder.from_json(line).time_ns for line in lines] == [record.time_ns for record in part]
+
+
+async def test_rows_of_a_slice_are_those_of_its_records(tmp_path: Path) -> None:
+    chosen = random.Random(6)
+    made_of_slices, made_of_records = SQLiteSink(tmp_path / "slices.db"), SQLiteSink(tmp_path / "records.db")
+    await made_of_slices.open()
+    await made_of_records.open()
+    finisher = Finisher("0" * 20)
+    for _ in range(40):
+        parts = [finisher.finish(any_raws(chosen)) for _ in range(chosen.randrange(1, 4))]
+        await made_of_slices.write(Batch.of_parts(parts))
+        await made_of_records.write(Batch([record for part in parts for record in part]))
+    await made_of_slices.aclose()
+    await made_of_records.aclose()
+
+    for table in ("traces", "trace_events"):
+        slices, records = (_all_rows(tmp_path / name, table) for name in ("slices.db", "records.db"))
+        assert len(slices) > 20
+        assert slices == records
+
+
+def _all_rows(path: Path, table: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(f"SELECT * FROM {table} ORDER BY id").fetchall()
+
+
+async def test_rows_of_most_slices_are_put_together_without_making_records() -> None:
+    bound = make_context("bound", fields={"shard": 7, "user_id": "u1"})
+    span = place(PLAIN.run, "ended", 14, None)
+    span.duration_ns, span.status, span.caught, span.task = 1_500_000, Status.OK, None, None
+    part = finished(
+        [raw(1), raw(2, run=bound), raw(3, kind=Kind.SPAN_END.value, span=span), raw(4, fields=None)]
+    )
+
+    Inserter().add(Rows(()), part)
+
+    assert not part.is_made
 
 
 @pytest.mark.parametrize(

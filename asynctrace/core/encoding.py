@@ -5,7 +5,7 @@ Keys without a value are left out. Encoding a dict of all columns costs several 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Sequence
 from json.encoder import encode_basestring
 from operator import itemgetter
 from typing import Any
@@ -69,7 +69,7 @@ def _joined_block(part: Slice) -> bytes | None:
     end into any of them; the loop looks only for what changes from neighbour to neighbour.
     """
     raws, count = part.raws, len(part)
-    if part.is_made or not _is_simple(part.names, part.contexts):
+    if part.is_made or not part.is_simple:
         return None
     times = [raw.time_ns for raw in raws]
     oldest, newest = min(times), max(times)
@@ -132,13 +132,6 @@ def _heads(producer: str, times: Sequence[int], oldest: int, newest: int) -> lis
 def _continued(fields: bytes) -> bytes:
     """A JSON object as further members of one that is open."""
     return b"}" if fields == b"{}" else b"," + fields[1:]
-
-
-def _is_simple(names: Set[str], contexts: Iterable[RunContext]) -> bool:
-    """Whether own fields of these names stand behind the bound ones, without taking the place of any."""
-    return _COLUMN_FIELDS.isdisjoint(names) and all(
-        names.isdisjoint(context.metadata) for context in contexts
-    )
 
 
 def _lines_of_records(records: Sequence[Record]) -> list[bytes]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import Any, overload
 
 from asynctrace.core import timestamp
+from asynctrace.core.codec import to_json_lines
 from asynctrace.core.context import SpanContext, span_of
 from asynctrace.core.record import Kind, RawRecord, Record, Usage
-from asynctrace.core.run import RunContext
+from asynctrace.core.run import COLUMN_FIELDS, RunContext
 from asynctrace.core.site import SiteCache
 from asynctrace.core.size import RECORD_BYTES, text_size
 
@@ -21,6 +23,10 @@ SLICE = 256
 """Records that are finished or encoded between two looks at the event loop: about 0.2 ms; a power of two, as the
 batches are that databases are given."""
 
+_COLUMN_FIELDS = frozenset(COLUMN_FIELDS)
+_SECOND = 1_000_000_000  # nanoseconds
+_NINETEEN_DIGITS = 10**18  # nanoseconds: from 2001 to 2286 the seconds are the first ten digits of a stamp
+_micros = itemgetter(slice(10, 16))  # of such a stamp
 _KINDS = tuple(Kind)  # by number
 
 
@@ -110,6 +116,14 @@ class Slice(Sequence[Record]):
         return self._names
 
     @property
+    def is_simple(self) -> bool:
+        """Whether own fields stand behind the bound ones, without filling a column or taking the place of any."""
+        names = self.names
+        return _COLUMN_FIELDS.isdisjoint(names) and all(
+            names.isdisjoint(context.metadata) for context in self.contexts
+        )
+
+    @property
     def contexts(self) -> set[RunContext]:
         """The handles that the records were made with."""
         raws = self.raws
@@ -125,18 +139,13 @@ class Slice(Sequence[Record]):
     def datetimes(self) -> list[str]:
         """The same as text."""
         times = self.times_ns
-        second, next_second, prefix = -1, -1, ""
-        texts = []
-        for time_ns in times:
-            if not second <= time_ns < next_second:
-                text = timestamp.to_text(time_ns)
-                if not 10**18 <= time_ns < 10**19:
-                    texts.append(text)
-                    continue
-                second, prefix = time_ns // 10**9 * 10**9, text[:20]
-                next_second = second + 10**9
-            texts.append(prefix + str(time_ns)[10:16])
-        return texts
+        oldest, newest = min(times), max(times)
+        prefix = timestamp.to_text(oldest)[:-6]
+        if oldest // _SECOND != newest // _SECOND or not _NINETEEN_DIGITS <= oldest < 10 * _NINETEEN_DIGITS:
+            return [*map(timestamp.to_text, times)]
+        # The encoder writes numbers quicker than Python does.
+        digits = to_json_lines(times).decode().split("\n")[:-1]
+        return [prefix + micros for micros in map(_micros, digits)]
 
     @property
     def sizes(self) -> list[int]:

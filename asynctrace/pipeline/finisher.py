@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import cast
 
 from asynctrace.core import codec
 from asynctrace.core.context import SpanContext, span_of
@@ -17,6 +18,7 @@ from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.process import UsageSampler
 from asynctrace.ports import Processor
 
+_BYTES = {bytes}
 _PLAIN = {bytes, type(None)}  # what most records carry
 
 
@@ -54,7 +56,12 @@ class Finisher:
         """The finished records; those that a processor held back are missing, their numbers stay used."""
         details = [raw.fields for raw in raws]
         # One call of the decoder for the whole slice, one look at all messages.
-        payloads = [d if isinstance(d, bytes) else _payload_of(d) for d in details]
+        kinds = set(map(type, details))
+        payloads = (
+            cast("list[bytes]", details)
+            if kinds == _BYTES
+            else [d if isinstance(d, bytes) else _payload_of(d) for d in details]
+        )
         fields, nested = codec.canonical_many(payloads)
         messages = "".join([raw.message for raw in raws])
         if _needs_cleaning(messages):
@@ -72,7 +79,7 @@ class Finisher:
             text_size(messages),
         )
         self._size += part.size - len(raws) * (RECORD_BYTES - RAW_BYTES)
-        if not _PLAIN.issuperset(map(type, details)) or any([raw.kind for raw in raws]):
+        if not _PLAIN.issuperset(kinds) or any([raw.kind for raw in raws]):
             part.special = _special_records(part)
             part.count_special()
         if not self.processors:

@@ -22,14 +22,18 @@ from operator import attrgetter, itemgetter
 
 from asynctrace.core.batch import Mark
 from asynctrace.core.level import LABELS, Level
+from asynctrace.core.process import ProcessInfo
 from asynctrace.core.record import Kind, Record
+from asynctrace.core.slice import Slice
 from asynctrace.errors import Rejection
+from asynctrace.sinks._sqlite_columns import Columns, columns_of
 from asynctrace.sinks._sqlite_errors import blames_a_row
 from asynctrace.sinks._sqlite_rows import NEEDED, OPTIONAL, SHARED, Row, RowEncoder, shared_values
 from asynctrace.sinks._sqlite_schema import EVENTS, MARKS, TRACES
 
 _MOST_ROWS = 1024  # a statement: its values are bound under the GIL, 1 ms for so many rows
 _ALL = (*NEEDED, *OPTIONAL)
+_PLACE = {name: place for place, name in enumerate(_ALL)}
 _STDERR = ", ".join(f"'{label}'" for level, label in LABELS.items() if level >= Level.ERROR)
 _quoted = '"{}"'.format  # FIRST and LAST are words of SQL
 _MARK_FIELDS = Mark.__struct_fields__
@@ -65,6 +69,7 @@ class _Layout:
         self._used = tuple(used)
         unused = [place for place in range(len(_ALL)) if place not in self._used]
         self.width = len(self._used)
+        self._names = [_ALL[place] for place in self._used]
         self.pick: Callable[[Row], Row] = itemgetter(*self._used)
         # Two places at least, else itemgetter gives the bare value; a column twice does no harm.
         self._watch = itemgetter(*(unused * 2)[: max(2, len(unused))]) if unused else _nothing_unused
@@ -79,6 +84,19 @@ class _Layout:
         """With those columns that hold a value in these rows."""
         filled = {place for row in rows for place, value in enumerate(row) if value is not None}
         return _Layout(self.table, sorted(filled.union(self._used)))
+
+    def grown_by(self, columns: Columns) -> _Layout:
+        """With these columns; itself when it has them all."""
+        places = {_PLACE[name] for name in columns}
+        return self if places.issubset(self._used) else _Layout(self.table, sorted(places.union(self._used)))
+
+    def rows_of(self, columns: Columns, count: int) -> list[object]:
+        """The values of so many rows, one row after the other."""
+        values: list[object] = [None] * (count * self.width)
+        for index, name in enumerate(self._names):
+            if name in columns:
+                values[index :: self.width] = columns[name]
+        return values
 
     def laid_out(self, values: Sequence[object], layout: _Layout) -> list[object]:
         """Values of another layout that has fewer columns, in this one."""
@@ -143,6 +161,13 @@ class _Group:
         self.values.extend(chain.from_iterable(map(self.layout.pick, rows)))
         self.indexes.extend(indexes)
 
+    def add_columns(self, columns: Columns, indexes: Sequence[int]) -> None:
+        layout = self.layout.grown_by(columns)
+        if layout is not self.layout:
+            self.lay_out(layout)
+        self.values += layout.rows_of(columns, len(indexes))
+        self.indexes.extend(indexes)
+
     def lay_out(self, layout: _Layout) -> None:
         self.values = layout.laid_out(self.values, self.layout)
         self.layout = layout
@@ -165,28 +190,60 @@ class Inserter:
     """
 
     def __init__(self) -> None:
-        self._encode = RowEncoder().encode
+        encoder = RowEncoder()
+        self._encode = encoder.encode
+        self._handle_part = encoder.part
         self._layouts = {True: _Layout(TRACES), False: _Layout(EVENTS)}
 
     def add(self, rows: Rows, records: Sequence[Record]) -> None:
         """Encode records behind those that are there; what cannot be encoded becomes a rejection."""
+        if not (isinstance(records, Slice) and self._add_slice(rows, records)):
+            self._add_records(rows, records, range(rows.count, rows.count + len(records)))
+        rows.count += len(records)
+
+    def _add_slice(self, rows: Rows, part: Slice) -> bool:
+        """Whether that could be done without making its records, those aside that are special."""
+        special = part.special
+        if any(record.kind is Kind.LOG for record in special.values()):
+            return False  # it stands between others of its table
+        places = (
+            [place for place in range(len(part)) if place not in special] if special else range(len(part))
+        )
+        if places:
+            try:
+                found = columns_of(part, places, self._handle_part)
+            except _NOT_CANONICAL:
+                return False
+            if found is None:
+                return False
+            process, columns = found
+            group = self._group(rows, (True, id(process), part.producer), process)
+            group.add_columns(columns, [rows.count + place for place in places])
+            self._layouts[True] = group.layout
+        self._add_records(rows, list(special.values()), [rows.count + place for place in special])
+        return True
+
+    def _group(self, rows: Rows, key: _Key, process: ProcessInfo) -> _Group:
+        is_log, _, producer = key
+        group = rows.groups.get(key)
+        if group is None:
+            group = rows.groups[key] = _Group(self._layouts[is_log], shared_values(process, producer))
+        elif group.layout is not self._layouts[is_log]:
+            group.lay_out(self._layouts[is_log])
+        return group
+
+    def _add_records(self, rows: Rows, records: Sequence[Record], places: Sequence[int]) -> None:
         for key, members in _sorted_out(records).items():
-            is_log, _, producer = key
-            indexes = [rows.count + place for place in members]
-            wanted = records if len(members) == len(records) else [records[place] for place in members]
-            group = rows.groups.get(key)
-            if group is None:
-                shared = shared_values(wanted[0].context.run.process, producer)
-                group = rows.groups[key] = _Group(self._layouts[is_log], shared)
-            elif group.layout is not self._layouts[is_log]:
-                group.lay_out(self._layouts[is_log])
+            indexes = [places[member] for member in members]
+            wanted = records if len(members) == len(records) else [records[member] for member in members]
+            is_log = key[0]
+            group = self._group(rows, key, wanted[0].context.run.process)
             try:
                 encoded = self._encode(wanted)
             except _NOT_CANONICAL:
                 encoded, indexes = self._encode_singly(wanted, indexes, rows.rejections)
             group.add(encoded, indexes)
             self._layouts[is_log] = group.layout
-        rows.count += len(records)
 
     def _encode_singly(
         self, records: Iterable[Record], indexes: Iterable[int], rejections: list[Rejection]

@@ -59,10 +59,10 @@ _NO_EXCEPTION: Row = (None, None, None)
 _CACHED = 10_000  # handles whose part of the row is kept; programs that make many must not grow this for ever
 
 
-class _HandlePart:
+class HandlePart:
     """What all records of one handle have in common."""
 
-    __slots__ = ("columns", "context", "metadata", "name", "parent_run_id", "run")
+    __slots__ = ("columns", "context", "metadata", "name", "parent_run_id", "root", "run", "values")
 
     def __init__(self, context: RunContext) -> None:
         run = context.run
@@ -72,13 +72,15 @@ class _HandlePart:
         self.name = run.name
         self.columns = _columns(context.columns)
         self.metadata = to_json(context.metadata).decode() if context.metadata else None
+        self.root = span_texts(run.span_id, run.parent_span_id)
+        self.values: Row = (*self.run, self.parent_run_id, self.name, *self.columns)
 
 
 class RowEncoder:
     """Makes rows; keeps what the records of one handle have in common. Not safe for two threads at once."""
 
     def __init__(self) -> None:
-        self._parts: dict[int, _HandlePart] = {}
+        self._parts: dict[int, HandlePart] = {}
 
     def encode(self, records: Sequence[Record]) -> list[Row]:
         """For each record the values of :data:`NEEDED` and :data:`OPTIONAL`, in that order.
@@ -92,20 +94,19 @@ class RowEncoder:
         if not records:
             return rows
         context, site = records[0].context, None
-        part = self._parts.get(id(context)) or self._part(context)
+        part = self._parts.get(id(context)) or self._new_part(context)
         span_id = parent_span_id = -1
         span = parent = filename = lineno = None
         for record in records:
             if record.context is not context:
                 context = record.context
-                part = self._parts.get(id(context)) or self._part(context)
+                part = self._parts.get(id(context)) or self._new_part(context)
             if record.site is not site:
                 site = record.site
                 filename, lineno = site.filename, site.lineno
             if record.span_id != span_id or record.parent_span_id != parent_span_id:
                 span_id, parent_span_id = record.span_id, record.parent_span_id
-                span = f"{span_id:016x}" if span_id else None
-                parent = f"{parent_span_id:016x}" if parent_span_id else None
+                span, parent = span_texts(span_id, parent_span_id)
             own = record.own_fields
             if not own:
                 columns, metadata = part.columns, part.metadata
@@ -143,11 +144,20 @@ class RowEncoder:
             )
         return rows
 
-    def _part(self, context: RunContext) -> _HandlePart:
+    def part(self, context: RunContext) -> HandlePart:
+        """What all records of the handle have in common."""
+        return self._parts.get(id(context)) or self._new_part(context)
+
+    def _new_part(self, context: RunContext) -> HandlePart:
         if len(self._parts) >= _CACHED:
             self._parts.clear()
-        part = self._parts[id(context)] = _HandlePart(context)
+        part = self._parts[id(context)] = HandlePart(context)
         return part
+
+
+def span_texts(span_id: int, parent_span_id: int) -> tuple[str | None, str | None]:
+    """The ids of a span and of the one above it as text."""
+    return f"{span_id:016x}" if span_id else None, f"{parent_span_id:016x}" if parent_span_id else None
 
 
 def _exception(exception: ExceptionInfo) -> Row:
