@@ -1,8 +1,11 @@
 """Bounds in bytes: what waits for the writer and in the lanes, what one write holds, what errors have in reserve."""
 
 import asyncio
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,6 +133,39 @@ def test_an_empty_queue_has_forgotten_its_estimates() -> None:
 def test_one_record_goes_in_however_large_it_is() -> None:
     allowance, records = Allowance(1_000, 100), deque[Any]()
     assert fill(allowance, records, "m" * 10_000) >= 1
+
+
+def test_a_look_at_a_queue_that_others_append_to_and_take_from() -> None:
+    allowance, records = Allowance(1_000_000, 64 * MIB), deque[Any]()
+    done = threading.Event()
+    record = raw("m")
+
+    def append() -> None:
+        while not done.is_set():
+            records.append(record)
+
+    def take() -> None:
+        while not done.is_set():
+            with suppress(IndexError):
+                records.popleft()
+
+    threads = [threading.Thread(target=work) for work in (append, append, take)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(40_000):  # an iterator breaks in one look of 35,000
+            allowance.look(records)
+            if len(records) > 10_000:
+                records.clear()
+                allowance.took(10_000, 0, 0)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+    assert allowance.capacity > 0
 
 
 BLOCKED = LaneOptions(high_water=1, patience=3_600.0, retry=QUICK.retry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from itertools import islice
+from contextlib import suppress
 from typing import Any
 
 from asynctrace.core.record import RawRecord
@@ -51,9 +51,13 @@ class Allowance:
         waiting = len(records)
         unseen = waiting - self._seen
         if unseen > 0:
-            # In C all the way: no other thread appends meanwhile.
-            recent = list(islice(reversed(records), 0, unseen, max(1, unseen // _SAMPLE)))
-            sizes = [raw_size(item) for item in recent if isinstance(item, RawRecord)]
+            sizes = []
+            # Item by item: other threads append meanwhile, which would break an iterator.
+            for place in range(-1, -unseen - 1, -max(1, unseen // _SAMPLE)):
+                with suppress(IndexError):  # the writer has taken it
+                    item = records[place]
+                    if isinstance(item, RawRecord):
+                        sizes.append(raw_size(item))
             if sizes:
                 self._typical = sum(sizes) // len(sizes)
             self._bytes += self._typical * unseen
