@@ -570,3 +570,30 @@ def test_a_home_that_was_left_while_it_ended_does_not_end_the_next_one(
     loop.close()
     gc.collect()
     assert "was destroyed" not in caplog.text
+
+
+async def test_who_is_cancelled_while_taking_out_a_sink_leaves_no_error_behind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class SlowToClose(ScriptedSink):
+        def __init__(self) -> None:
+            super().__init__()
+            self.may_close = asyncio.Event()
+
+        async def aclose(self) -> None:
+            self.closed += 1
+            await self.may_close.wait()
+
+    slow = SlowToClose()
+    async with Trace("r", sinks=[(slow, QUICK), MemorySink()]) as trace:
+        trace.info("m0")
+        taking_out = asyncio.ensure_future(trace.aremove_sink(slow))
+        await auntil(lambda: slow.closed)
+        taking_out.cancel()
+        await asyncio.wait({taking_out})
+        slow.may_close.set()
+        assert slow not in trace.sinks()
+        trace.info("m1")
+    gc.collect()
+    assert slow.messages == ["m0"]
+    assert "never retrieved" not in caplog.text

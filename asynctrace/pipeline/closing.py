@@ -78,6 +78,7 @@ class Closing:
         """Remove the lane; a future that is done when its sink is closed, None when it was never open."""
         residence = self._residence
         done: concurrent.futures.Future[None] = concurrent.futures.Future()
+        done.set_running_or_notify_cancel()  # whoever waits may be cancelled, the removal goes on
 
         async def end() -> None:
             try:
