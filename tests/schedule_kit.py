@@ -25,6 +25,8 @@ Key = tuple[str, int]
 MOST_TURNS = 50_000
 """Turns of a loop without any time passing after which it counts as spinning."""
 
+_STEP = 0.002  # seconds
+
 # -- time ----------------------------------------------------------------------------------------------------
 
 
@@ -36,6 +38,8 @@ class SkippedTime:
 
     def __init__(self) -> None:
         self._skipped = 0.0
+        self.hurried = False
+        """Whether the loop thread skips by itself: while the main thread waits for it, outside any loop."""
         self.thread: SkippingLoop | None = None
         """The loop of the loop thread, once that was started."""
 
@@ -69,9 +73,18 @@ class _SkippingSelector(selectors.DefaultSelector):  # type: ignore[misc,valid-t
                 return events
             self.idle_until = moment
         try:
-            return super().select(timeout) if self._in_thread else self._skip(moment)
+            return self._wait(moment) if self._in_thread else self._skip(moment)
         finally:
             self.idle_until = None
+
+    def _wait(self, moment: float) -> Any:
+        """In the loop thread: somebody else skips, or, one little step after the other, we do."""
+        while (left := moment - self._clock.monotonic()) > 0:
+            if events := super().select(min(left, _STEP if self._clock.hurried else 1.0)):
+                return events
+            if self._clock.hurried and not _somebody_writes():
+                self._clock.skip_to(min(moment, self._clock.monotonic() + 50 * _STEP))
+        return super().select(0)
 
     def _skip(self, moment: float) -> Any:
         patience = time.monotonic() + 30.0
