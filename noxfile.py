@@ -22,6 +22,8 @@ assert not missing, f"public names that cannot be imported: {missing}"
 print(f"{len(asynctrace.__all__)} public names on Python {sys.version.split()[0]}")
 """
 
+LONG_RUNS = "ASYNCTRACE_LONG_RUNS"
+
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "docs", "bare", "tests"]
 nox.options.reuse_existing_virtualenvs = True
@@ -47,6 +49,15 @@ def tests(session: nox.Session) -> None:
     _install(session)
     coverage = ["--cov"] if session.python == PYTHONS[0] else []
     session.run("python", "-m", "pytest", *coverage, *session.posargs)
+
+
+@nox.session
+def long(session: nox.Session) -> None:
+    """The tests that take chances, thousands of times: random schedules, killed writers. Up to an hour."""
+    _install(session)
+    # Tests that do more when they are given the time say so by the name of the variable.
+    takers = sorted(path for path in Path("tests").glob("test_*.py") if LONG_RUNS in path.read_text("utf-8"))
+    session.run("python", "-m", "pytest", *(session.posargs or map(str, takers)), env={LONG_RUNS: "1"})
 
 
 @nox.session
