@@ -22,7 +22,7 @@ def run(tmp_path: Path, scenario: str, *options: str) -> dict[tuple[str, int], l
         [sys.executable, *options, PROGRAM, scenario, f"sqlite:{path}"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=False,
@@ -73,7 +73,9 @@ def test_a_child_of_a_child(tmp_path: Path) -> None:
     assert sorted(run(tmp_path, "grandchild").values()) == [["before", "parent"], ["child"], ["grandchild"]]
 
 
-@pytest.mark.parametrize("scenario", ["multiprocessing_fork", "multiprocessing_spawn"])
+@pytest.mark.parametrize(
+    "scenario", ["multiprocessing_fork", "multiprocessing_spawn", "multiprocessing_forkserver"]
+)
 def test_processes_of_multiprocessing(tmp_path: Path, scenario: str) -> None:
     assert sorted(run(tmp_path, scenario).values()) == [["child 0"], ["child 1"], ["child 2"], ["parent"]]
 
@@ -81,3 +83,14 @@ def test_processes_of_multiprocessing(tmp_path: Path, scenario: str) -> None:
 def test_processes_of_multiprocessing_that_inherit_a_trace(tmp_path: Path) -> None:
     messages = run(tmp_path, "multiprocessing_inherited")
     assert sorted(messages.values()) == [["before", "parent"], ["child 0"], ["child 1"], ["child 2"]]
+
+
+@pytest.mark.parametrize("scenario", ["pool_fork", "pool_spawn", "futures_fork", "futures_spawn"])
+def test_pools_of_processes_lose_nothing_when_they_end(tmp_path: Path, scenario: str) -> None:
+    stored = [message for messages in run(tmp_path, scenario).values() for message in messages]
+    assert sorted(stored) == sorted([*numbered("child", 30), "parent"])
+
+
+def test_a_receipt_is_each_sides_own(tmp_path: Path) -> None:
+    messages = run(tmp_path, "receipts")
+    assert sorted(messages.values()) == sorted([numbered("parent", 50), numbered("child", 2)])

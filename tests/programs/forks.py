@@ -4,6 +4,7 @@ Usage: python forks.py SCENARIO STORE_URL
 """
 
 import asyncio
+import concurrent.futures
 import multiprocessing
 import os
 import sys
@@ -137,6 +138,68 @@ def multiprocessing_fork():
 
 def multiprocessing_spawn():
     by_multiprocessing("spawn")
+
+
+def multiprocessing_forkserver():
+    by_multiprocessing("forkserver")
+
+
+def pool_worker(name):
+    asynctrace.configure(store, handle_sigterm=True)
+    asynctrace.get_trace("r").info(name)
+
+
+def pool(method):
+    """Leaving the block of a pool kills its workers by SIGTERM."""
+    with multiprocessing.get_context(method).Pool(3) as workers:
+        workers.map(pool_worker, [f"child {i}" for i in range(30)], chunksize=1)
+    worker("parent")
+
+
+def pool_fork():
+    pool("fork")
+
+
+def pool_spawn():
+    pool("spawn")
+
+
+def futures_worker(name):
+    asynctrace.configure(store)
+    asynctrace.get_trace("r").info(name)
+
+
+def futures(method):
+    """The workers of this kind of pool end by themselves."""
+    context = multiprocessing.get_context(method)
+    with concurrent.futures.ProcessPoolExecutor(3, mp_context=context) as workers:
+        list(workers.map(futures_worker, [f"child {i}" for i in range(30)]))
+    worker("parent")
+
+
+def futures_fork():
+    futures("fork")
+
+
+def futures_spawn():
+    futures("spawn")
+
+
+def receipts():
+    """A fork inside the block of a receipt: each side waits for its own records."""
+    trace = asynctrace.Trace("r", sinks=[store])
+    with trace.receipt() as receipt:
+        for i in range(50):
+            trace.info(f"parent {i}")
+        pid = os.fork()
+        if pid == 0:
+            with trace.receipt() as own:
+                trace.info("child 0")
+            assert own.records == own.lanes[0].safe == 1, own
+            trace.info("child 1")
+        else:
+            join(pid)
+    assert receipt.records == receipt.lanes[0].safe == (50 if pid else 2), receipt
 
 
 def multiprocessing_inherited():
