@@ -338,6 +338,7 @@ def _make_pipeline(sinks: Iterable[SinkLike], values: Settings) -> Pipeline:
         linger=values.linger,
         capacity=values.queue_size,
         capacity_bytes=values.queue_bytes,
+        block_timeout=values.block_timeout,
         close_timeout=values.close_timeout,
         redactor=redactor_of(values),
         state=state,

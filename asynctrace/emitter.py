@@ -21,7 +21,8 @@ from asynctrace.core.exceptions import Caught, catch
 from asynctrace.core.level import Level
 from asynctrace.core.record import Detail, RawRecord
 from asynctrace.core.run import RunContext
-from asynctrace.pipeline.intake import DONE, Intake
+from asynctrace.pipeline.intake import Intake
+from asynctrace.pipeline.room import DONE
 
 _getframe = sys._getframe
 

@@ -7,7 +7,8 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from asynctrace.pipeline.intake import DONE, Intake
+from asynctrace.pipeline.intake import Intake
+from asynctrace.pipeline.room import DONE
 
 if TYPE_CHECKING:
     from asynctrace.emitter import Emitter

@@ -162,6 +162,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("queue_size", "1000000", _count, _COUNT, "Records that may wait for the writer."),
     Setting("queue_bytes", "536870912", _count, _COUNT, "Bytes that may wait for the writer."),
     Setting(
+        "block_timeout",
+        "0",
+        _seconds_or_none,
+        "a number of seconds from 0",
+        "How long `info` waits for room in a thread without an event loop, before a record is dropped.",
+    ),
+    Setting(
         "close_timeout",
         "5.0",
         _seconds,
@@ -267,6 +274,7 @@ class Settings:
     flush_trigger: int
     queue_size: int
     queue_bytes: int
+    block_timeout: float
     close_timeout: float
     handle_sigterm: bool
     max_text: int

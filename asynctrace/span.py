@@ -22,7 +22,8 @@ from asynctrace.core.status import Status
 from asynctrace.emitter import Awaited, Emitter, caller, recording
 from asynctrace.errors import ClosedError
 from asynctrace.outlet import Outlet
-from asynctrace.pipeline.intake import DONE, Intake
+from asynctrace.pipeline.intake import Intake
+from asynctrace.pipeline.room import DONE
 
 _getframe = sys._getframe
 _SPAN_START, _SPAN_END = Kind.SPAN_START.value, Kind.SPAN_END.value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from itertools import repeat, starmap
 from typing import Any
 
@@ -13,6 +13,7 @@ from asynctrace.core.level import Level
 from asynctrace.core.record import RawRecord
 from asynctrace.pipeline import awaited
 from asynctrace.pipeline.allowance import Allowance
+from asynctrace.pipeline.room import Room
 
 SAFETY_TIMER = 1.0
 """Seconds after which an idle writer looks at the queue unasked: a lost wake-up would cost a second, not a hang."""
@@ -39,9 +40,19 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         max_records: room; errors find a tenth of it reserved.
         max_bytes: likewise, see :mod:`asynctrace.core.size`.
         wake: asks the writer, from any thread, to call :meth:`woken` on its loop.
+        block_timeout: seconds that a thread waits for room before a record is dropped.
+        is_at_home: whether the writer's loop is running.
     """
 
-    def __init__(self, max_records: int, max_bytes: int, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        max_records: int,
+        max_bytes: int,
+        wake: Callable[[], None],
+        *,
+        block_timeout: float = 0.0,
+        is_at_home: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.records: deque[RawRecord | Barrier] = deque()
         super().__init__()
         self.append = self.records.append
@@ -55,10 +66,12 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         self.barriers = 0  # how many barriers are in the queue: the writer looks for them only then
         self.dropped = 0
         self.dropped_untold = 0  # dropped since the writer last made them part of its numbering
+        self.block_timeout = block_timeout
+        self._is_at_home = is_at_home
         self._wake = wake
         self._waiter: asyncio.Future[None] | None = None
         self._lock = threading.RLock()  # re-entrant: a signal handler or a finaliser may emit inside
-        self._room: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
+        self._room = Room(lambda: self.crowded, self._ask)
         awaited.register(self)
 
     def _init(self, maxsize: int) -> None:
@@ -75,12 +88,17 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
     def put_record(self, record: RawRecord, *, patient: bool) -> None:
         """Take a record the long way.
 
-        Without room, errors may use the reserve, and a patient caller, who will wait for room, exceeds it; anything
-        else is dropped and counted.
+        Without room, errors may use the reserve, and a patient caller, who will wait for room, exceeds it; others
+        wait here if they may, and are dropped and counted if that does not help.
         """
         if len(self.records) >= self.limit:
             self._look()
-        if patient or not self.crowded or (record.level >= Level.ERROR and len(self.records) < self.capacity):
+        if (
+            patient
+            or not self.crowded
+            or (record.level >= Level.ERROR and len(self.records) < self.capacity)
+            or (self.block_timeout and self._may_wait() and self._room.wait_in_thread(self.block_timeout))
+        ):
             self.append(record)
         else:
             with self._lock:
@@ -113,7 +131,7 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
 
     def room(self) -> Coroutine[Any, Any, None]:
         """An awaitable that ends when there is room again."""
-        return _Room(self)
+        return self._room.wait()
 
     def clear(self) -> None:
         """Forget everything: in a forked child it is the parent's."""
@@ -139,7 +157,7 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         """Wait until there may be something in the queue; afterwards ``pending`` is set."""
         self.pending = False  # before the look: whoever appends from now on wakes us
         if self._room:  # who began to wait while the last records were taken
-            self._admit_waiters()
+            self._let_in()
         if not self.records and not self.dropped_untold:
             loop = asyncio.get_running_loop()
             self._waiter = waiter = loop.create_future()
@@ -174,8 +192,8 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         with self._lock:
             self._allowance.took(count, size, len(self.records))
             self.limit = self._allowance.next_look
-        if self._room and not self.crowded:
-            self._admit_waiters()
+        if self._room:
+            self._let_in()
 
     def take_dropped(self) -> int:
         """How many were dropped since the last call; their numbers are skipped."""
@@ -196,77 +214,15 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
 
     def release_waiters(self) -> None:
         """Let everybody go who waits for room; their records are in the queue already."""
-        while self._room:
-            self._wake_one()
+        self._room.let_all_in()
 
-    def _admit_waiters(self) -> None:
-        for _ in range(min(len(self._room), self._allowance.plain - len(self.records))):
-            self._wake_one()
+    def _let_in(self) -> None:
+        self._room.let_in(self._allowance.plain - len(self.records))
 
-    def _wake_one(self) -> None:
-        loop, future = self._room.popleft()
-        try:
-            loop.call_soon_threadsafe(_finish, future)
-        except RuntimeError:  # that loop is closed, nobody waits there any more
-            pass
-
-    async def _wait_for_room(self) -> None:
-        if not self.crowded:
-            return
-        loop = asyncio.get_running_loop()
-        future = loop.create_future()
-        self._room.append((loop, future))
+    def _ask(self) -> None:
         if not self.pending:
             self.wake()
-        await future
 
-
-def _finish(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-class _Done(Coroutine[Any, Any, None]):
-    """An awaitable that has ended already; one serves everybody, any number of times."""
-
-    # Awaiting calls this C method of an exhausted iterator, which returns the iterator: no Python frame.
-    __await__ = iter(()).__iter__  # type: ignore[assignment]
-
-    def send(self, value: Any) -> Any:
-        raise StopIteration
-
-    def throw(self, *error: Any) -> Any:
-        raise error[0]
-
-    def close(self) -> None:
-        pass
-
-
-class _Room(Coroutine[Any, Any, None]):
-    """Waits for room when awaited; dropping it unawaited loses nothing and warns nobody."""
-
-    def __init__(self, intake: Intake) -> None:
-        self._intake = intake
-        self._waiting: Coroutine[Any, Any, None] | None = None
-
-    def _begin(self) -> Coroutine[Any, Any, None]:
-        if self._waiting is None:
-            self._waiting = self._intake._wait_for_room()
-        return self._waiting
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        return self._begin().__await__()
-
-    def send(self, value: Any) -> Any:
-        return self._begin().send(value)
-
-    def throw(self, *error: Any) -> Any:
-        return self._begin().throw(*error)
-
-    def close(self) -> None:
-        if self._waiting is not None:
-            self._waiting.close()
-
-
-DONE: Coroutine[Any, Any, None] = _Done()
-"""What an awaitable method returns when there was room."""
+    def _may_wait(self) -> bool:
+        """Whether this thread may stand still: it runs no event loop, and the home loop, in another one, goes on."""
+        return asyncio._get_running_loop() is None and self._is_at_home()

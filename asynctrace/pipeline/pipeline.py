@@ -52,6 +52,8 @@ class Pipeline:
         linger: seconds that the writer waits for more records after the first of a burst.
         capacity: records that the Intake holds.
         capacity_bytes: bytes that it holds.
+        block_timeout: seconds that a sync recording method may wait for room before it drops a record; never in a
+            thread that runs an event loop.
         close_timeout: seconds that closing may take while no local store makes progress.
         state: where what cannot be delivered is kept until the next start; None: nowhere.
         options: how the lanes behave; by default :data:`LOCAL` for local sinks and :data:`REMOTE` for others.
@@ -71,6 +73,7 @@ class Pipeline:
         linger: float = DEFAULT_LINGER,
         capacity: int = DEFAULT_CAPACITY,
         capacity_bytes: int = DEFAULT_CAPACITY_BYTES,
+        block_timeout: float = 0.0,
         close_timeout: float = DEFAULT_CLOSE_TIMEOUT,
         options: LaneOptions | None = None,
         redactor: Redactor | None = None,
@@ -78,7 +81,13 @@ class Pipeline:
         chore: Chore | None = None,
     ) -> None:
         self.redactor = redactor or Redactor()
-        self.intake = Intake(capacity, capacity_bytes, self._wake)
+        self.intake = Intake(
+            capacity,
+            capacity_bytes,
+            self._wake,
+            block_timeout=block_timeout,
+            is_at_home=self._is_at_home,
+        )
         self._processors = tuple(processors)
         self._linger = linger
         self._finisher = Finisher(new_producer(), self._processors, self.redactor)
@@ -101,6 +110,10 @@ class Pipeline:
 
     def _wake(self) -> None:
         self._residence.wake()
+
+    def _is_at_home(self) -> bool:
+        loop = self._residence.loop
+        return loop is not None and loop.is_running()
 
     def _tell_drops(self, lane: str, reason: str, count: int, run: RunContext) -> None:
         self._residence.tell_drops(lane, reason, count, run)
