@@ -20,6 +20,7 @@ _CUMULATIVE = 2  # AggregationTemporality, in OpenTelemetry's protocol
 
 _Labels = dict[str, str]
 _Point = tuple[_Labels, int | float | HistogramStats]
+_Starts = Mapping[str, int]  # by producer, when its counting began
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,9 @@ def to_otel(
         >>> list(to_otel(()))
         ['resourceMetrics']
     """
-    moment = str(clock.time_ns())
-    metrics = [_otel_metric(metric, moment) for metric in _metrics(_listed(stats))]
+    moment, listed = str(clock.time_ns()), _listed(stats)
+    starts = {each.producer: each.started_ns for each in listed if each.started_ns}
+    metrics = [_otel_metric(metric, moment, starts) for metric in _metrics(listed)]
     scope = {"scope": {"name": "asynctrace", "version": __version__}, "metrics": metrics}
     return {"resourceMetrics": [{"resource": {"attributes": []}, "scopeMetrics": [scope]}]}
 
@@ -246,9 +248,14 @@ def _escaped(text: str) -> str:
 # -- OpenTelemetry: opentelemetry-proto, metrics/v1/metrics.proto, in its JSON form ---------------------------
 
 
-def _otel_metric(metric: _Metric, moment: str) -> dict[str, Any]:
-    data: dict[str, Any] = {"dataPoints": [_otel_point(point, moment) for point in metric.points]}
+def _otel_metric(metric: _Metric, moment: str, starts: _Starts) -> dict[str, Any]:
+    points = [_otel_point(point, moment) for point in metric.points]
+    data: dict[str, Any] = {"dataPoints": points}
     if metric.kind != "gauge":
+        # What only grows grows from somewhere: without the moment, a restart looks like a fall.
+        for point, (labels, _) in zip(points, metric.points, strict=True):
+            if start := starts.get(labels["producer"]):
+                point["startTimeUnixNano"] = str(start)
         data["aggregationTemporality"] = _CUMULATIVE
     if metric.kind == "sum":
         data["isMonotonic"] = True

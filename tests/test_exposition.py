@@ -2,11 +2,15 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from exposition_parser import parse
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 import asynctrace
 from asynctrace import (
@@ -174,3 +178,93 @@ def test_the_ledger_of_a_real_pipeline() -> None:
     counted = "asynctrace_lane_delivery_seconds"
     assert families[counted].value(f"{counted}_count", lane="scripted") == 200
     assert len(sink.records) >= 200
+
+
+# -- both formats, whatever the ledger holds -----------------------------------------------------------------
+
+counts = st.integers(0, 1 << 60)
+names = st.text(max_size=20)
+
+
+@st.composite
+def histograms(draw: st.DrawFn) -> HistogramStats:
+    bounds = sorted(draw(st.sets(st.floats(1e-6, 1e12), min_size=1, max_size=5)))
+    values = draw(st.lists(st.integers(0, 1 << 40), min_size=len(bounds) + 1, max_size=len(bounds) + 1))
+    return HistogramStats(tuple(bounds), tuple(values), draw(st.floats(0, 1e15)))
+
+
+lanes = st.builds(
+    LaneStats,
+    names,
+    names,
+    *[counts] * 6,
+    st.dictionaries(names, counts, max_size=3),
+    *[counts] * 5,
+    lagging=st.booleans(),
+    delays=st.none() | histograms(),
+    batch_sizes=st.none() | histograms(),
+)
+pages = st.builds(
+    PipelineStats,
+    st.text("0123456789abcdef", min_size=16, max_size=16),
+    counts,
+    counts,
+    counts,
+    st.lists(lanes, max_size=3, unique_by=lambda lane: lane.lane).map(tuple),
+    started_ns=st.sampled_from([0, 1_600_000_000_000_000_000]),
+)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(stats=st.lists(pages, max_size=3, unique_by=lambda page: page.producer))
+def test_both_formats_are_valid_and_agree(stats: list[PipelineStats]) -> None:
+    if stats:
+        # A label's value that only differs in what no text can hold would name a series twice; nobody has such lanes.
+        for page in stats:
+            storable = [lane.lane.encode("utf-8", "replace") for lane in page.lanes]
+            reasons = [[r.encode("utf-8", "replace") for r in lane.dropped] for lane in page.lanes]
+            assume(all(len(set(each)) == len(each) for each in (storable, *reasons)))
+    text = to_prometheus(stats)
+    assert text == "" or text.endswith("\n")
+    families = parse(text)
+    document = json.loads(json.dumps(to_otel(stats, clock=ManualClock(1_700_000_000_000_000_000))))
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for name, _, point in points(document):
+        by_name.setdefault(name, []).append(point)
+        assert int(point["timeUnixNano"]) > int(point.get("startTimeUnixNano", 0))
+        assert set(point) <= {
+            *("attributes", "timeUnixNano", "startTimeUnixNano", "asInt"),
+            *("count", "sum", "bucketCounts", "explicitBounds"),
+        }
+        if "asInt" in point:
+            assert point["asInt"] == str(int(point["asInt"])), "a 64-bit number is text in this JSON"
+            assert -(2**63) <= int(point["asInt"]) < 2**63
+        else:
+            assert len(point["bucketCounts"]) == len(point["explicitBounds"]) + 1
+            assert sum(map(int, point["bucketCounts"])) == int(point["count"])
+            assert point["explicitBounds"] == sorted(set(point["explicitBounds"]))
+    assert len(by_name) == len(families)
+    for name, told in by_name.items():
+        (family,) = [
+            families[each]
+            for each in families
+            if each.startswith(name.replace(".", "_") + "_") or each == name.replace(".", "_")
+        ]
+        if family.kind == "histogram":
+            numbers = [value for (sample, _), value in family.samples.items() if sample.endswith("_count")]
+            assert sorted(numbers) == sorted(float(point["count"]) for point in told)
+        else:
+            assert sorted(family.samples.values()) == sorted(float(point["asInt"]) for point in told)
+
+
+def test_what_only_grows_says_since_when() -> None:
+    clock = ManualClock(1_700_000_000_000_000_000)
+    stats = replace(STATS, started_ns=1_600_000_000_000_000_000)
+    for document, start in ((to_otel(stats, clock=clock), "1600000000000000000"), (to_otel(STATS), None)):
+        (resource,) = document["resourceMetrics"]
+        for metric in resource["scopeMetrics"][0]["metrics"]:
+            (kind,) = metric.keys() & {"sum", "gauge", "histogram"}
+            for point in metric[kind]["dataPoints"]:
+                assert point.get("startTimeUnixNano") == (None if kind == "gauge" else start)
+    with Trace("run-1", sinks=["memory:"]) as trace:
+        assert 0 < trace.pipeline.stats().started_ns <= time.time_ns()

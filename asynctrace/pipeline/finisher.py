@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from asynctrace.core import codec
+from asynctrace.core.clock import SYSTEM_CLOCK
 from asynctrace.core.context import SpanContext, span_of
 from asynctrace.core.exceptions import Caught, tell
 from asynctrace.core.record import Detail, Kind, RawRecord, Record
@@ -37,6 +38,7 @@ class Finisher:
         self.producer = producer
         self.redactor = redactor or Redactor()
         self.next_seq = 1
+        self.started_ns = SYSTEM_CLOCK.time_ns()
         self.processors = tuple(processors)
         self.processor_errors = 0
         self._size = 0

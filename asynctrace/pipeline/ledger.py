@@ -83,6 +83,7 @@ class PipelineStats:
         dropped: records that found the Intake full.
         lanes: one page a lane.
         approximate: True when the home loop did not answer and the counts may be torn.
+        started_ns: wall clock of when the counting began; 0 when nobody knows.
     """
 
     producer: str
@@ -91,6 +92,7 @@ class PipelineStats:
     dropped: int
     lanes: tuple[LaneStats, ...]
     approximate: bool = False
+    started_ns: int = 0
 
     @property
     def balanced(self) -> bool:

@@ -379,6 +379,7 @@ class Pipeline:
             dropped=self.intake.dropped,
             lanes=tuple(lane.stats(queued) for lane in self._roster.lanes),
             approximate=approximate,
+            started_ns=self._finisher.started_ns,
         )
 
     def wait(self, done: concurrent.futures.Future[None], timeout: float | None) -> bool:
