@@ -41,7 +41,7 @@ class Sink(Protocol):
             TransientSinkError: not stored; the same batch may succeed later.
             BatchTooLargeError: not stored; smaller batches may be.
             PermanentSinkError: not stored, and never will be.
-            PartialWriteError: all but the named records are stored.
+            PartialWriteError: all but the named records are stored, and the marks.
         """
 
     async def aclose(self) -> None:

@@ -178,6 +178,35 @@ def test_the_marks_of_failed_writes_are_not_kept() -> None:
     assert (len(sink.marks), sink.writes) == (1, [2, 2])
 
 
+def test_a_partial_write_keeps_the_marks() -> None:
+    async def main() -> ScriptedSink:
+        sink = ScriptedSink(faults.Partial(0))
+        await sink.open()
+        with pytest.raises(asynctrace.PartialWriteError):
+            await sink.write(make_batch(2, marks=[asynctrace.Mark("p", 0, 1, 2)]))
+        return sink
+
+    sink = asyncio.run(main())
+    assert (len(sink.marks), len(sink.records)) == (1, 1)
+
+
+def test_a_restart_finds_what_a_sink_with_a_name_did_not_take(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ASYNCTRACE_STATE_DIR", str(tmp_path / "state"))
+
+    async def start(sink: ScriptedSink, message: str) -> None:
+        async with Trace("run-1", sinks=[(sink, QUICK)]) as trace:
+            trace.info(message)
+            await trace.aclose(0.05)
+
+    for name, wanted in (("back-end", ["first", "second"]), (None, ["second"])):
+        asyncio.run(start(ScriptedSink(then=faults.Away(), name=name), "first"))
+        back = ScriptedSink(name=name)
+        asyncio.run(start(back, "second"))
+        assert [record.message for record in back.records if record.kind is asynctrace.Kind.LOG] == wanted
+
+
 # -- captured traces ---------------------------------------------------------------------------------------
 
 

@@ -107,7 +107,7 @@ class Roster:
 
     def _new_shelter(self, kind: str, name: str, sink: AnySink, options: LaneOptions) -> Shelter | None:
         # An object that does not say where it writes to could be any other at the next start.
-        nameless = type(sink).__repr__ is object.__repr__
+        nameless = repr(sink) == object.__repr__(sink)
         if self._state is None or nameless or not options.spool_max_bytes:
             return None
         return Shelter(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from asynctrace.core.batch import Batch, Mark
 from asynctrace.core.record import Record
-from asynctrace.errors import ConfigurationError, SinkClosedError
+from asynctrace.errors import ConfigurationError, PartialWriteError, SinkClosedError
 from asynctrace.testing.faults import Fault, Fine
 
 
@@ -21,6 +21,8 @@ class ScriptedSink:
     Args:
         script: one step for each of the first writes.
         then: for all writes behind them.
+        name: of the destination. What a sink with a name does not take waits on disk, and the next start finds it
+            again under that name; without one it is nobody's, and dropped at the end.
 
     Raises:
         ConfigurationError: a step cannot be called.
@@ -28,10 +30,13 @@ class ScriptedSink:
     Example:
         >>> from asynctrace.testing import faults
         >>> ScriptedSink(faults.Away(), faults.RateLimited(0.1), faults.Slow(0.05))
-        <ScriptedSink: 0 records, 0 writes>
+        <asynctrace.testing.scripted.ScriptedSink object at 0x...>
+        >>> ScriptedSink(name="back-end")
+        <ScriptedSink back-end>
     """
 
-    def __init__(self, *script: Fault, then: Fault | None = None) -> None:
+    def __init__(self, *script: Fault, then: Fault | None = None, name: str | None = None) -> None:
+        self._name = name
         self._script: deque[Fault] = deque()
         self._then = then or Fine()
         self._records: dict[tuple[str, int], Record] = {}
@@ -44,11 +49,11 @@ class ScriptedSink:
         self.doubles = 0
         """Records that came again after they had been stored."""
         self.marks: list[Mark] = []
-        """Those of the writes that succeeded."""
+        """Those of the writes that succeeded, if only in part."""
         self.add(*script)
 
     def __repr__(self) -> str:
-        return f"<ScriptedSink: {len(self._records)} records, {len(self.writes)} writes>"
+        return object.__repr__(self) if self._name is None else f"<ScriptedSink {self._name}>"
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -90,7 +95,11 @@ class ScriptedSink:
         step = self._script.popleft() if self._script else self._then
         self.writes.append(len(batch))
         self._tell_waiting()
-        await step(batch, self._keep)
+        try:
+            await step(batch, self._keep)
+        except PartialWriteError:
+            self.marks += batch.marks
+            raise
         self.marks += batch.marks
 
     async def aclose(self) -> None:
