@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing
@@ -18,7 +19,7 @@ from asynctrace.core.query import EVERYTHING, Query
 from asynctrace.core.record import Record
 from asynctrace.core.summary import RunSummary
 from asynctrace.errors import ConfigurationError, StoreError
-from asynctrace.sinks._sqlite_errors import as_store_errors
+from asynctrace.sinks._sqlite_errors import as_store_errors, is_busy
 from asynctrace.sinks._sqlite_file import StoreFile
 from asynctrace.sinks._sqlite_query import conditions, moment, storable, teach
 from asynctrace.sinks._sqlite_rows import RowDecoder, selection
@@ -30,6 +31,7 @@ T = TypeVar("T")
 
 _BUSY_TIMEOUT = 30.0  # seconds
 _CACHE_SIZE = 16 * 1024 * 1024  # bytes, for removing
+_PAUSE = 0.005  # seconds between two attempts to open it
 _PAGE = 250  # records a thread hop
 _REMOVED_AT_ONCE = 900  # records; writers wait meanwhile, some 20 ms; any SQLite binds so many values
 
@@ -203,11 +205,24 @@ class SQLiteReader:
         )
 
     def _connect(self) -> sqlite3.Connection:
-        """A read-only connection to a file that has traces."""
+        """A connection that changes nothing, to a file that has traces."""
         if not os.path.exists(self.path):
             raise StoreError(f"{self.path}: no such file")
+        deadline = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                return self._connect_now()
+            except sqlite3.OperationalError as error:
+                # Who closes last tidies up, and refuses others meanwhile, whatever their busy timeout.
+                if not is_busy(error) or time.monotonic() >= deadline:
+                    raise
+                time.sleep(_PAUSE)
+
+    def _connect_now(self) -> sqlite3.Connection:
         try:
-            return self._connect_as("mode=ro")
+            # Opened read-only, it could not tidy up when it closes: an empty WAL and its index would stay behind.
+            # It changes nothing all the same, but for temporary tables of its own.
+            return self._connect_as("mode=rw")
         except sqlite3.OperationalError:
             # Reading a file in WAL mode means writing beside it. Where that is not allowed nobody writes, so
             # the file can be read as it lies, unless a WAL was left there.
