@@ -34,6 +34,9 @@ _Key = tuple[object, ...]
 _FLEETING = ("asynctrace.sinks.console", "asynctrace.sinks.memory")
 """Sinks that keep nothing themselves: what they do not take, nobody wants back at the next start."""
 
+_APPENDING = ("asynctrace.sinks.file", "asynctrace.sinks.jsonl")
+_LARGE_WRITE = 4096  # records: a burst of many runs goes to a directory file by file
+
 
 class _Shared:
     """A pipeline and how many hold it."""
@@ -263,6 +266,7 @@ def lane_options(sink: AnySink, values: Settings) -> LaneOptions:
             return replace(LOCAL, spool_max_bytes=0, safety="memory")
         return replace(
             LOCAL,
+            max_records=_LARGE_WRITE if type(sink).__module__ in _APPENDING else LOCAL.max_records,
             spool_max_bytes=values.spool_max_bytes,
             spool_max_age=values.spool_max_age,
             spool_fsync=values.spool_fsync,

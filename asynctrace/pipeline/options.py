@@ -132,10 +132,9 @@ _RULES: Rules = (
 )
 
 
-LOCAL = LaneOptions(max_records=4096)
+LOCAL = LaneOptions()
 """Local stores: no linger of their own (the writer's is enough), waited for when they are behind, never left alone:
 a locked database or a full disk is back at any moment, and the program waits for it.
-A burst goes in large writes, for a directory of runs is appended to file by file.
 """
 
 REMOTE = LaneOptions(

@@ -18,7 +18,9 @@ from asynctrace.sinks._sqlite_thread import DriverThread
 __all__ = ["SQLiteReader", "SQLiteSink"]
 
 _BUSY_TIMEOUT = 30.0  # seconds; SQLite is unfair under load, a writer may wait 2 s behind others
-_CACHE_SIZE = 32 * 1024 * 1024  # bytes; half as much costs a third of the speed with many runs at once
+_CACHE_SIZE = (
+    8 * 1024 * 1024
+)  # bytes; it fills up whatever is gained by it, and more gains nothing with 200 runs at once
 
 _abandoned: list[object] = []  # what other loops and a parent process hold; never closed, never finalised
 
