@@ -156,7 +156,9 @@ class Receipt:
         waited_for.leave()
         if not waited_for.done.done():
             for pipeline in self._pipelines():
-                pipeline.begin_flush()  # nobody waits for it: it ends the pauses between batches
+                pipeline.begin_flush(
+                    to_disk=self._to == "disk"
+                )  # nobody waits for it: it ends the pauses between batches
         return waited_for.done
 
     def _wait(self, done: concurrent.futures.Future[None]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import uvloop
@@ -372,6 +373,104 @@ async def test_what_is_on_disk_is_safe_there_but_not_in_the_sink(state: Path) ->
         await coming
         assert counts(receipt) == {"away": (1, 0, 0, 0)}
         assert away.messages[-2:] == ["more", "at last"]
+
+
+class Hung(Away):
+    """The same, not even refusing."""
+
+    async def write(self, batch: Batch) -> None:
+        while not self.back:  # noqa: ASYNC110  # many writes come and go, which an Event would have to outlive
+            await asyncio.sleep(0.01)
+        await super().write(batch)
+
+
+@pytest.mark.parametrize("kind", [Away, Hung])
+@pytest.mark.parametrize("when_full", ["spill", "wait"])
+@pytest.mark.parametrize("count", [1, 250])
+async def test_what_the_sink_does_not_take_soon_goes_to_the_disk_if_that_is_enough(
+    state: Path, kind: type[Away], when_full: Literal["spill", "wait"], count: int
+) -> None:
+    away = kind()
+    options = LaneOptions(max_records=100, short=100, when_full=when_full, retry=RetryPolicy(base=3600))
+    async with Trace("r", sinks=[(away, options)]) as trace:
+        for turn in range(3):
+            async with trace.receipt(to="disk") as receipt:
+                for i in range(count):
+                    trace.info(f"{turn} {i}")
+            assert counts(receipt) == {"away" if kind is Away else "hung": (0, count, 0, 0)}
+            lane = trace.pipeline.stats().lanes[0]
+            assert lane.balanced
+            assert lane.spooled == 1 + (turn + 1) * count
+        away.back = True
+        async with trace.receipt(to="sink") as receipt:
+            trace.info("at last")
+        assert away.messages == [*(f"{turn} {i}" for turn in range(3) for i in range(count)), "at last"]
+        lane = trace.pipeline.stats().lanes[0]
+        assert lane.balanced
+        assert (lane.spooled, lane.lost) == (0, 0)
+    assert len({record.seq for record in away.records}) == len(away.records) == 3 * count + 3
+
+
+async def test_a_destination_that_is_left_alone_does_not_keep_records_from_the_disk(state: Path) -> None:
+    away = Away()
+    options = LaneOptions(breaker_failures=1, breaker_cooldown=3600.0, retry=RetryPolicy(base=0.001))
+    async with Trace("r", sinks=[(away, options)]) as trace:
+        trace.info("before")
+        await auntil(lambda: trace.pipeline.stats().lanes[0].failed)
+        async with trace.receipt(to="disk") as receipt:
+            trace.info("m")
+        assert counts(receipt) == {"away": (0, 1, 0, 0)}
+
+
+async def test_what_a_receipt_put_on_disk_is_there_for_the_next_start(state: Path) -> None:
+    async with Trace("r", sinks=[(Away(), LaneOptions())]) as trace:
+        trace.info("before")
+        async with trace.receipt(to="disk"):
+            trace.info("m")
+        trace.info("after")
+    back = Away()
+    back.back = True
+    async with Trace("r", sinks=[(back, LaneOptions())]) as trace:
+        trace.info("next")
+    assert back.messages == ["before", "m", "after", "next"]
+    assert len({(record.producer, record.seq) for record in back.records}) == len(back.records) == 8
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_receipts_to_disk_while_the_sink_comes_and_goes(state: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    away = chance.choice([Away, Hung])()
+    options = LaneOptions(
+        max_records=16, short=16, high_water=64, when_full="spill", retry=RetryPolicy(base=0.01)
+    )
+    emitted = 0
+    async with Trace("r", sinks=[(away, options)]) as trace:
+        for _ in range(8):
+            away.back = chance.random() < 0.4
+            async with trace.receipt(to="disk") as receipt:
+                for _ in range(chance.randrange(1, 60)):
+                    trace.info(f"m{emitted}")
+                    emitted += 1
+                    if chance.random() < 0.1:
+                        await asyncio.sleep(0.001)
+            (lane,) = receipt.lanes
+            assert lane.safe + lane.spooled == receipt.records
+            assert trace.pipeline.stats().balanced
+        away.back = True
+        async with trace.receipt(to="sink"):
+            trace.info(f"m{emitted}")
+    assert away.messages == [f"m{i}" for i in range(emitted + 1)]
+    assert trace.pipeline.stats().balanced
+
+
+async def test_a_lane_without_a_disk_has_nowhere_to_put_them() -> None:
+    away = Away()
+    async with Trace("r", sinks=[(away, replace(QUICK, spool_max_bytes=0))]) as trace:
+        with undelivered() as caught:
+            async with trace.receipt(to="disk", timeout=1.0):
+                trace.info("m")
+        assert failures(caught.value) == [("away", "TransientSinkError: nobody there", 1)]
+        away.back = True
 
 
 async def test_what_goes_to_the_disk_when_the_lane_ends_is_told(state: Path) -> None:

@@ -28,6 +28,10 @@ from asynctrace.pipeline.settlement import Settlement
 from asynctrace.ports import LocalSink, Sink
 
 
+class _BrokenOffError(Exception):
+    """The write was broken off by ourselves: nobody knows whether the sink has the batch, which may come again."""
+
+
 class Delivery:
     """Opens the sink, writes, tries again, halves, gives up: as the sink answers and the options say.
 
@@ -54,6 +58,8 @@ class Delivery:
         self._counts = counts
         self._settlement = settlement
         self._nudge = asyncio.Event()
+        self._interruption = asyncio.Event()
+        self._writing: asyncio.Timeout | None = None  # of the write that is going on
         self._deadline: Deadline | None = None  # of the closing that is going on
         self._opened = False
         self._homes = 0  # how many homes it has left
@@ -63,6 +69,17 @@ class Delivery:
         """End the pause before a retry; not that of an open breaker, nor one that the destination asked for."""
         self._nudge.set()
 
+    def interrupt(self) -> None:
+        """Break off the write or the pause that is going on; :meth:`attempt` returns until :meth:`resume`."""
+        self._nudge.set()
+        self._interruption.set()
+        if self._writing is not None and not self._writing.expired():
+            self._writing.reschedule(asyncio.get_running_loop().time())
+
+    def resume(self) -> None:
+        """Go on after an interruption."""
+        self._interruption.clear()
+
     def close_by(self, deadline: Deadline) -> None:
         """This is the end: one probe goes through an open breaker, and no pause is begun that ends too late."""
         self._deadline = deadline
@@ -70,7 +87,8 @@ class Delivery:
 
     def rehome(self) -> None:
         """Forget the event loop that is gone, and what was opened on it."""
-        self._nudge = asyncio.Event()
+        self._nudge, self._interruption = asyncio.Event(), asyncio.Event()
+        self._writing = None
         self._deadline = None
         self._homes += 1
         self._opened = False
@@ -112,6 +130,8 @@ class Delivery:
         except PermanentSinkError as error:
             self._failed(error)
             self._settlement.bury(load, str(error), error)
+        except _BrokenOffError:
+            pass
         except Exception as error:  # TransientSinkError and surprises
             self._failed(error)
             if not isinstance(error, (TransientSinkError, SinkClosedError)):
@@ -141,16 +161,20 @@ class Delivery:
         except (BatchTooLargeError, PartialWriteError, PermanentSinkError):
             self.breaker.answered()
             raise
+        except (_BrokenOffError, asyncio.CancelledError):  # nobody knows
+            self.breaker.broken_off()
+            raise
         except Exception as error:
             self.breaker.failed(_retry_after(error))
             raise
-        except BaseException:  # cancelled: nobody knows
+        except BaseException:
             self.breaker.broken_off()
             raise
         self.breaker.answered()
 
     async def _open_and_write(self, batch: Batch) -> None:
-        limit, homes = asyncio.timeout(self._options.write_timeout), self._homes
+        self._writing = limit = asyncio.timeout(self._options.write_timeout)
+        homes = self._homes
         try:
             async with limit:
                 if not self._opened:
@@ -165,8 +189,13 @@ class Delivery:
                 raise
             self._sink.write_now(batch)
         except OSError as error:  # a TimeoutError is one
+            if limit.expired() and self._interruption.is_set():
+                raise _BrokenOffError from None
             late = f"no answer within {self._options.write_timeout} s"
             raise TransientSinkError(late if limit.expired() else repr(error)) from error
+        finally:
+            if self._writing is limit:
+                self._writing = None
 
     async def _pause(self, load: Load, error: Exception) -> None:
         """Wait before the next try of the load, or give it up."""
@@ -189,9 +218,11 @@ class Delivery:
                 await self._nudge.wait()
 
     async def _sleep(self, pause: float) -> None:
-        """A pause that nobody hurries."""
+        """A pause that nobody hurries, but that may be broken off."""
         self._check_time_for(pause)
-        await asyncio.sleep(pause)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._interruption.wait()
 
     def _check_time_for(self, pause: float) -> None:
         # A local store has its last write at the deadline: what is locked or full now may not be so then.

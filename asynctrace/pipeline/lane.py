@@ -26,6 +26,9 @@ from asynctrace.ports import LocalSink, Sink
 LAST_RESORT = 1.0
 """Seconds beyond the deadline for a local store that did not answer: its blocking write may still succeed."""
 
+_SHELVE_AFTER = 0.5
+"""Seconds that a sink has for records that somebody wants to be safe at least on disk."""
+
 _LAST_WRITE = "last write failed"
 
 
@@ -67,6 +70,7 @@ class Lane:
         self._wake = asyncio.Event()
         self._closing: tuple[Deadline, asyncio.Timeout] | None = None
         self._hurry = False
+        self._shelving = False
         self._shelter = shelter
         self._say = partial(say_of_lane, name)
         self.watch = Watch(name, sink, options.safety, self.counts, producer)
@@ -160,6 +164,20 @@ class Lane:
         else:
             then()
 
+    def shelve_soon(self) -> None:
+        """Somebody waits for the records offered so far to be in the sink or on disk; the sink has a moment for it."""
+        loop = asyncio._get_running_loop()
+        if (
+            loop is not None and self._shelter is not None
+        ):  # without a loop everything is being put away already
+            loop.call_later(_SHELVE_AFTER, self._shelve, self._wake)
+
+    def _shelve(self, wake: asyncio.Event) -> None:
+        if self._wake is wake and self.watch.wants_disk:  # else this home has been left
+            self._shelving = True
+            self._delivery.interrupt()
+            wake.set()
+
     @property
     def pending(self) -> int:
         """Records in memory."""
@@ -179,7 +197,7 @@ class Lane:
         """Forget the event loop that is gone; the backlog, who waits for it, and the counts stay."""
         self.room, self._wake = asyncio.Event(), asyncio.Event()
         self.room.set()
-        self.lagging = self._hurry = False
+        self.lagging = self._hurry = self._shelving = False
         self._spillway.rehome()
         self._delivery.rehome()
 
@@ -209,6 +227,10 @@ class Lane:
         """Empty the hand, the disk and the backlog; what is too little for a batch goes on lingering."""
         hand, spillway = self._settlement.hand, self._spillway
         while hand or self._backlog or spillway.active:
+            if self._shelving:
+                self._shelving = False
+                self._delivery.resume()
+                await spillway.shelve()
             if not hand and (load := await spillway.take()) is not None:
                 hand.append(load)
             if hand:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any
 
+from asynctrace.core.batch import Batch
 from asynctrace.pipeline.backlog import Load, Waiter
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.spool import Adopted, Position, Reading, Spool, Writing
@@ -63,7 +64,7 @@ class Overflow:
             return Adopted()
         if self._adoption is None:
             self._adoption = self._worker.submit(self._spool.adopt)
-        await _ended(self._adoption)
+        await until_ended(self._adoption)
         self._looked = True
         return self._take_adopted()
 
@@ -132,10 +133,29 @@ class Overflow:
             self._waiters.append((self._newest, load.waiters))
             load.waiters = []
 
+    def put_first(self, loads: Sequence[Load]) -> Future[None]:
+        """Have the loads written before everything else; done when they are there, see :meth:`first_written`.
+
+        Raises:
+            RuntimeError: no thread starts any more.
+        """
+        return self._worker.submit(self._put_first, [load.batch for load in loads])
+
+    def _put_first(self, batches: Sequence[Batch]) -> None:
+        self._acknowledge()
+        self._spool.rewind()
+        self._spool.put_first(batches)
+
+    def first_written(self, load: Load) -> Writing:
+        """A load of :meth:`put_first` is there."""
+        self.active = True
+        self.spooled += len(load.batch)
+        return Writing(len(load.batch), None)
+
     async def until_written(self) -> None:
         """Wait for the writing that is going on."""
         if self._write is not None:
-            await _ended(self._write)
+            await until_ended(self._write)
 
     # -- back from the disk ----------------------------------------------------------------------------------
 
@@ -150,7 +170,7 @@ class Overflow:
         if self._read is None:
             self._newest_at_read = self._newest
             self._read = self._worker.submit(self._acknowledge_and_read, limit, max_bytes)
-        await _ended(self._read)
+        await until_ended(self._read)
         done, self._read = self._read, None
         reading = done.result()
         self.spooled -= reading.damaged
@@ -287,7 +307,7 @@ def _reached(wanted: Position, position: Position) -> bool:
     )  # streams are named by when they were begun
 
 
-async def _ended(future: Future[Any]) -> None:
+async def until_ended(future: Future[Any]) -> None:
     """Wait until the call ended; a cancellation leaves it running, for it cannot be taken back."""
     while not future.done():
         waiting = asyncio.wrap_future(future)

@@ -242,15 +242,25 @@ class Pipeline:
         self.wait(flushed, timeout)
         return self._report(done=flushed.done())
 
-    def begin_flush(self) -> concurrent.futures.Future[None]:
-        """Put a barrier behind everything emitted so far; done when all of that is settled."""
+    def begin_flush(self, *, to_disk: bool = False) -> concurrent.futures.Future[None]:
+        """Put a barrier behind everything emitted so far; done when all of that is settled.
+
+        Args:
+            to_disk: whether what the sinks do not take soon is to go to the disk.
+        """
         done: concurrent.futures.Future[None] = concurrent.futures.Future()
         with self._residence.lock:
             self._residence.leave_standstill()
             if self._residence.loop is None and self._residence.idle:
                 done.set_result(None)
                 return done
-        self.intake.put_barrier(Barrier(lambda: self._roster.settled(partial(_complete, done))))
+
+        def reached() -> None:
+            if to_disk:
+                self._roster.shelve_soon()
+            self._roster.settled(partial(_complete, done))
+
+        self.intake.put_barrier(Barrier(reached))
         self._residence.call(self._look)
         return done
 

@@ -161,6 +161,11 @@ class Roster:
         """Records in memory that local stores have yet to make safe; ``queued`` wait in the Intake."""
         return sum(lane.pending + queued for lane in self.lanes if isinstance(lane.sink, LocalSink))
 
+    def shelve_soon(self) -> None:
+        """What was offered so far is to be safe at least on disk."""
+        for lane in self.lanes:
+            lane.shelve_soon()
+
     def settled(self, then: Callable[[], None]) -> None:
         """Call it when everything offered so far is settled in every lane; on the home loop."""
         countdown = _Countdown(len(self.lanes), then)

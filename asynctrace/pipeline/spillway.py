@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 
 from asynctrace.pipeline.backlog import Backlog, Load
 from asynctrace.pipeline.diagnostics import say_of_lane
 from asynctrace.pipeline.options import LaneOptions
-from asynctrace.pipeline.overflow import Overflow
+from asynctrace.pipeline.overflow import PATIENCE, Overflow, until_ended
 from asynctrace.pipeline.settlement import Settlement
 from asynctrace.pipeline.shelter import Shelter
 from asynctrace.pipeline.spool import Writing
@@ -92,9 +93,13 @@ class Spillway:
 
     # -- over to the disk ------------------------------------------------------------------------------------
 
-    def spill(self) -> None:
-        """Move the backlog to the disk, if that is where it belongs; one load is on its way at a time."""
-        if not self.active and not self._backlog.high:
+    def spill(self, *, wanted: bool = False) -> None:
+        """Move the backlog to the disk, if that is where it belongs; one load is on its way at a time.
+
+        Args:
+            wanted: whether somebody waits for it to be there, however little it is.
+        """
+        if not self.active and not self._backlog.high and not wanted:
             return
         loop, overflow = asyncio._get_running_loop(), self.find()
         if loop is None or overflow is None or overflow.writing is not None or self._rests:
@@ -106,6 +111,34 @@ class Spillway:
             load = self._cut()
         if load is not None:
             overflow.write(load, partial(_call_on, loop, self._written))
+
+    async def shelve(self) -> None:
+        """Have what is in memory on the disk, for somebody waits for that, and the sink does not take it now.
+
+        Called by the lane's task between two tries.
+        """
+        overflow, hand = self.find(), self._settlement.hand
+        if overflow is None or self._rests:
+            return
+        if hand and not any(load.on_disk for load in hand):
+            loads = list(hand)
+            with suppress(RuntimeError):  # no thread starts any more: the end, which is near, writes it down
+                written = overflow.put_first(loads)
+                try:
+                    await until_ended(written)
+                finally:  # also when the lane is stopped meanwhile: the call cannot be taken back
+                    self._shelved(overflow, loads, written)
+        self.spill(wanted=True)
+
+    def _shelved(self, overflow: Overflow, loads: Sequence[Load], written: Future[None]) -> None:
+        try:
+            written.result(PATIENCE)
+        except Exception as error:
+            self._say(error, "the spool takes nothing: %r", error)
+            return
+        for load in loads:
+            self._settlement.hand.remove(load)
+            self._settlement.spooled(load, overflow.first_written(load))
 
     def _written(self) -> None:
         """On the home loop: a load is on disk, or the disk did not take it."""

@@ -37,6 +37,11 @@ class Watch:
         return bool(self._open or self._expected)
 
     @property
+    def wants_disk(self) -> bool:
+        """Whether anybody waits for records to be on disk at least."""
+        return any(awaited.to == "disk" for claims in self._open.values() for awaited, _ in claims)
+
+    @property
     def reason(self) -> str | None:
         """The last error of the lane in words."""
         return self._counts.last_error

@@ -145,14 +145,16 @@ def multiprocessing_forkserver():
 
 
 def pool_worker(name):
-    asynctrace.configure(store, handle_sigterm=True)
+    asynctrace.configure(store)
     asynctrace.get_trace("r").info(name)
 
 
 def pool(method):
-    """Leaving the block of a pool kills its workers by SIGTERM."""
+    """Closed and joined, its workers end by themselves; leaving its block would kill them by SIGTERM."""
     with multiprocessing.get_context(method).Pool(3) as workers:
         workers.map(pool_worker, [f"child {i}" for i in range(30)], chunksize=1)
+        workers.close()
+        workers.join()
     worker("parent")
 
 
