@@ -112,9 +112,9 @@ def _joined_block(part: Slice) -> bytes | None:
     pieces[3::_PIECES] = [*map(_micros, texts[count : 2 * count])]
     pieces[4::_PIECES] = middles
     pieces[5::_PIECES] = fields
-    for place, record in part.special.items():
+    for place, line in zip(part.special, _lines_of_records([*part.special.values()]), strict=True):
         start = place * _PIECES + 1
-        pieces[start : start + _PIECES - 1] = [json_line(record)[len(_FIRST) : -1], *[b""] * (_PIECES - 2)]
+        pieces[start : start + _PIECES - 1] = [line[len(_FIRST) : -1], *[b""] * (_PIECES - 2)]
     pieces[0] = _FIRST
     pieces.append(b"}\n")
     return b"".join(pieces)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -207,10 +207,12 @@ class Redactor:
             return True
         if nested or "value" in names:
             return self._patterns.has_name(folded)
-        separators = raw.count(b"=") + raw.count(b":")
-        if b"--" in raw or separators > _MANY:
+        if b"-" in raw and b"--" in raw:
             return self._patterns.has_name(folded)
-        return separators > 0 and self._patterns.has_name(fold(b"\n".join(_before_separators(raw))))
+        before = list(islice(_before_separators(raw), _MANY + 1))
+        if len(before) > _MANY:
+            return self._patterns.has_name(folded)
+        return bool(before) and self._patterns.has_name(fold(b"\n".join(before)))
 
     def _is_suspect(self, record: Record, secret: set[str]) -> bool:
         own = record.own_fields
