@@ -18,6 +18,7 @@ from lane_kit import until
 
 from asynctrace import ConfigurationError, Trace, Verdict, find_trace, find_traces, verify
 from asynctrace.core.batch import Batch
+from asynctrace.sinks._rewriting import Rewriting
 from asynctrace.sinks._rotation import Rotation, next_name, rotated
 from asynctrace.sinks._tidying import left_behind
 from asynctrace.sinks.file import FileSink
@@ -431,6 +432,47 @@ def test_old_runs_are_pruned_from_rotated_files(tmp_path: Path, compress: Any) -
     assert numbers(path, "kept") == list(range(1_000, 1_020))
     (found,) = verify(f"file:{path}").producers
     assert (found.pruned, found.stored) == (20, 20)
+
+
+def test_pruning_holds_writers_up_for_what_they_added_meanwhile_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "t.jsonl"
+    old, kept = make_context("old"), make_context("kept")
+    written(JsonLinesSink(path), make_batch(500, context=old), make_batch(500, first=1_000, context=kept))
+    told: list[str] = []
+    first_step, last_step = Rewriting.__init__, Rewriting.finish
+
+    def begin(self: Rewriting, *arguments: Any) -> None:
+        first_step(self, *arguments)
+        if len(told) < 2:
+            # Between the two steps others write: a record of an old run, then some of other runs.
+            told.append("written")
+            late = (
+                make_batch(1, first=900, context=old)
+                if len(told) == 1
+                else make_batch(5, first=2_000, context=kept)
+            )
+            written(JsonLinesSink(path), late)
+
+    def finish(self: Rewriting) -> bool:
+        finished = last_step(self)
+        told.append(f"finished: {finished}")
+        return finished
+
+    monkeypatch.setattr(Rewriting, "__init__", begin)
+    monkeypatch.setattr(Rewriting, "finish", finish)
+    reader = JsonLinesReader(path)
+
+    async def prune() -> int:
+        try:
+            return await reader.prune(START_NS + 950 * STEP_NS)
+        finally:
+            await reader.aclose()
+
+    assert asyncio.run(prune()) == 501
+    assert told == ["written", "finished: False", "finished: True"]
+    assert names(tmp_path) == ["t.jsonl"]
 
 
 def test_what_is_told_of_a_deleted_file_is_little(tmp_path: Path) -> None:

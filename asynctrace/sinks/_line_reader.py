@@ -88,6 +88,10 @@ class Lines:
         for place, line in self._lines():
             yield line, self._record(place, line)
 
+    def record_in(self, line: bytes) -> Record | None:
+        """The record of one line without its end; None for a mark and for what cannot be read."""
+        return self._record((os.path.basename(self._path), 0), line)
+
     def _record(self, place: _Place, line: bytes) -> Record | None:
         if not line or line.startswith(_MARK_START):
             return None

@@ -268,14 +268,16 @@ class FileReader(LineReader):
         return sum(size_of(entry.path) for folder in folders for entry in os.scandir(folder))
 
     def _prune(self, older_than_ns: int) -> int:
-        folders = [folder for folder in self._folders() if self._keys_before(folder, older_than_ns)]
+        states = {folder: self._state_of(folder) for folder in self._folders()}
+        old = {folder: keys for folder in states if (keys := self._keys_before(folder, older_than_ns))}
         lock = DirectoryLock(self._path)
         gone: set[tuple[str, int]] = set()
         try:
-            for folder in folders:
+            for folder, known in old.items():
                 # Writers look at their files again after each wait for the lock, and make them anew.
                 with lock.exclusive(_LOCK_TIMEOUT):
-                    keys = self._keys_before(folder, older_than_ns)
+                    same = self._state_of(folder) == states[folder]
+                    keys = known if same else self._keys_before(folder, older_than_ns)
                     if keys:
                         shutil.rmtree(os.path.join(self._path, folder))
                         gone |= keys
@@ -283,6 +285,11 @@ class FileReader(LineReader):
             lock.close()
             self._tell_pruned(gone)
         return len(gone)
+
+    def _state_of(self, folder: str) -> object:
+        with os.scandir(os.path.join(self._path, folder)) as entries:
+            status = {entry.name: entry.stat() for entry in entries}
+        return {name: (each.st_ino, each.st_size, each.st_mtime_ns) for name, each in status.items()}
 
     def _keys_before(self, folder: str, older_than_ns: int) -> set[tuple[str, int]]:
         keys: set[tuple[str, int]] = set()

@@ -5,10 +5,8 @@ Format: JSON Lines (jsonlines.org): UTF-8, one object a line; ``kind`` tells rec
 
 from __future__ import annotations
 
-import gzip
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence, Set
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Iterator, Sequence
 from os import PathLike
 
 from asynctrace.core.batch import Batch, Mark
@@ -22,11 +20,13 @@ from asynctrace.errors import StoreError
 from asynctrace.sinks import _pruned
 from asynctrace.sinks._append_sink import AppendSink, Durability, Parts, checked_path
 from asynctrace.sinks._directory_lock import DirectoryLock
-from asynctrace.sinks._line_reader import LineReader, Lines, pruned_marks, size_of
-from asynctrace.sinks._rotation import GZIPPED, Compression, Rotation, number_of, rotated
+from asynctrace.sinks._line_reader import LineReader, Lines, size_of
+from asynctrace.sinks._rewriting import Rewriting, remove
+from asynctrace.sinks._rotation import Compression, Rotation, number_of, rotated
 from asynctrace.sinks._select import RunScan, in_order, newest_first
 from asynctrace.sinks._tidying import claimed
 
+_TRIES = 5  # to find the runs that are to be pruned as they were before
 _LOCK_TIMEOUT = 10.0  # seconds that prune tries to get the file for itself
 
 
@@ -168,27 +168,37 @@ class JsonLinesReader(LineReader):
 
     def _prune(self, older_than_ns: int) -> int:
         self._lines()
-        newest = _Newest()
-        newest.look(self._path)
-        if not newest.before(older_than_ns):
-            return 0
+        newest, lock = _Newest(), DirectoryLock(os.path.dirname(self._path))
         gone: set[tuple[str, int]] = set()
-        lock = DirectoryLock(os.path.dirname(self._path))
+        doomed: set[str] = set()
         try:
-            # Writers look at the file again after each wait for the lock, so the new file takes what comes next.
-            with lock.exclusive(_LOCK_TIMEOUT):
-                newest.look(
-                    self._path
-                )  # a doomed run may have got a new record meanwhile: then all of it stays
+            for _ in range(_TRIES):
+                newest.look(self._path)
                 doomed = newest.before(older_than_ns)
-                if os.path.isfile(self._path):
-                    gone |= _remove(self._path, doomed)
+                if not doomed:
+                    return 0
+                if not os.path.isfile(self._path):
+                    break
+                copy = Rewriting(self._path, doomed)
+                try:
+                    if not copy.gone:
+                        break
+                    # Writers look at the file again after each wait for the lock: the new one takes what comes next.
+                    with lock.exclusive(_LOCK_TIMEOUT):
+                        finished = copy.finish()
+                finally:
+                    copy.close()
+                if finished:
+                    gone = copy.gone
+                    break
+            else:
+                return 0  # old runs go on getting records: they are not old
         finally:
             lock.close()
         for path in rotated(self._path):  # nobody writes to these any more
             with claimed(path) as gained:
                 if gained:
-                    gone |= _remove(path, doomed)
+                    gone |= remove(path, doomed)
         return len(gone)
 
 
@@ -214,30 +224,3 @@ class _Newest:
     def before(self, time_ns: int) -> set[str]:
         """Runs without a record from then on."""
         return {run_id for run_id, newest in self._of.items() if newest < time_ns}
-
-
-def _remove(path: str, doomed: Set[str]) -> set[tuple[str, int]]:
-    """Take the doomed runs out of one file; the keys that went."""
-    gone = {(r.producer, r.seq) for r in Lines.of_one(path).records() if r.run_id in doomed}
-    if not gone:
-        return gone
-    temporary = f"{path}.pruned-{os.getpid()}"
-    try:
-        status = os.stat(path)
-        with open(temporary, "xb") as file:
-            os.fchmod(file.fileno(), status.st_mode & 0o777)
-            packed = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if path.endswith(GZIPPED) else None
-            with packed or nullcontext(file) as output:
-                for line, record in Lines.of_one(path).raw():
-                    if record is None or record.run_id not in doomed:
-                        output.write(line + b"\n")
-                for mark in pruned_marks(gone):
-                    output.write(mark_line(mark) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-    return gone

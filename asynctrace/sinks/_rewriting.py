@@ -1,0 +1,124 @@
+"""A file of lines without some runs, put in the place of the file while others go on writing to it.
+
+Most of it is copied beside the writing; the writers wait only for what they added meanwhile.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Iterator, Set
+from contextlib import ExitStack, nullcontext, suppress
+
+from asynctrace.core.decoding import mark_line
+from asynctrace.core.record import Record
+from asynctrace.sinks._line_reader import Lines, pruned_marks
+from asynctrace.sinks._rotation import GZIPPED
+
+_CHUNK = 1 << 20
+
+Keys = set[tuple[str, int]]
+
+
+class Rewriting:
+    """The copy of a file that is written to.
+
+    Args:
+        path: the file.
+        doomed: runs that are left out.
+
+    Raises:
+        OSError: it cannot be read, or there is no room for the copy.
+    """
+
+    def __init__(self, path: str, doomed: Set[str]) -> None:
+        self.gone: Keys = set()
+        self._path = path
+        self._doomed = doomed
+        self._lines = Lines.of_one(path)
+        self._temporary = f"{path}.pruned-{os.getpid()}"
+        self._files = ExitStack()
+        with ExitStack() as files:
+            files.callback(self._delete)
+            self._source = files.enter_context(open(path, "rb", buffering=0))
+            self._target = files.enter_context(open(self._temporary, "xb"))
+            os.fchmod(self._target.fileno(), os.fstat(self._source.fileno()).st_mode & 0o777)
+            for line, record in self._read():
+                if record is not None and record.run_id in doomed:
+                    self.gone.add((record.producer, record.seq))
+                else:
+                    self._target.write(line + b"\n")
+            self._target.flush()
+            os.fsync(self._target.fileno())
+            self._files = files.pop_all()
+
+    def finish(self) -> bool:
+        """Take its place; whether that was possible. The caller keeps all writers out.
+
+        It is not when the file made way for another one, or when a run that is left out got a new record.
+
+        Raises:
+            OSError: there is no room for the copy.
+        """
+        if not os.path.samestat(os.stat(self._path), os.fstat(self._source.fileno())):
+            return False
+        for line, record in self._read():
+            if record is not None and record.run_id in self._doomed:
+                return False
+            self._target.write(line + b"\n")
+        for mark in pruned_marks(self.gone):
+            self._target.write(mark_line(mark) + b"\n")
+        self._target.flush()
+        os.fsync(self._target.fileno())
+        status = os.fstat(self._source.fileno())
+        os.utime(self._temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.replace(self._temporary, self._path)
+        return True
+
+    def close(self) -> None:
+        """Release the files; what is not finished is deleted."""
+        self._files.close()
+
+    def _delete(self) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(self._temporary)
+
+    def _read(self) -> Iterator[tuple[bytes, Record | None]]:
+        """Whole lines from where the last reading ended."""
+        rest = b""
+        while chunk := self._source.read(_CHUNK):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                yield line, self._lines.record_in(line)
+        self._source.seek(-len(rest), os.SEEK_CUR)  # somebody is in the middle of it
+
+
+def remove(path: str, doomed: Set[str]) -> Keys:
+    """Take runs out of a file that nobody writes to, compressed or not; the keys that went.
+
+    Raises:
+        OSError: it cannot be read, or there is no room for the copy.
+    """
+    gone = {(r.producer, r.seq) for r in Lines.of_one(path).records() if r.run_id in doomed}
+    if not gone:
+        return gone
+    temporary = f"{path}.pruned-{os.getpid()}"
+    try:
+        status = os.stat(path)
+        with open(temporary, "xb") as file:
+            os.fchmod(file.fileno(), status.st_mode & 0o777)
+            packed = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if path.endswith(GZIPPED) else None
+            with packed or nullcontext(file) as output:
+                for line, record in Lines.of_one(path).raw():
+                    if record is None or record.run_id not in doomed:
+                        output.write(line + b"\n")
+                for mark in pruned_marks(gone):
+                    output.write(mark_line(mark) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.replace(temporary, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+    return gone
