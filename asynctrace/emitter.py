@@ -51,7 +51,12 @@ def _recorder(level: Level, long_way: str, result: Awaited | None, inside: bool)
 
     def record(self: Emitter, message: object, /, *args: object, **fields: Any) -> Any:
         intake = self._intake
-        if args or type(message) is not str or "exc_info" in fields or len(intake.records) >= intake.limit:
+        if (
+            args
+            or type(message) is not str
+            or "exc_info" in fields
+            or (len(intake.records) >= intake.limit and intake.full())
+        ):
             return getattr(self, long_way)(number, message, args, fields, caller())
         try:
             payload = pack(fields) if fields else None

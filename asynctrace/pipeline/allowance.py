@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from contextlib import suppress
 from typing import Any
 
 from asynctrace.core.record import RawRecord
@@ -54,10 +53,12 @@ class Allowance:
             sizes = []
             # Item by item: other threads append meanwhile, which would break an iterator.
             for place in range(-1, -unseen - 1, -max(1, unseen // _SAMPLE)):
-                with suppress(IndexError):  # the writer has taken it
+                try:
                     item = records[place]
-                    if isinstance(item, RawRecord):
-                        sizes.append(raw_size(item))
+                except IndexError:  # the writer has taken the rest
+                    break
+                if type(item) is RawRecord:
+                    sizes.append(raw_size(item))
             if sizes:
                 self._typical = sum(sizes) // len(sizes)
             self._bytes += self._typical * unseen

@@ -62,7 +62,7 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         self.claims: dict[int, awaited.Claims] = {}  # who waits for which record in the queue, by its id
         self.pending = False
         self._allowance = Allowance(max_records, max_bytes)
-        self.limit = self._allowance.next_look  # with so many, a producer takes the long way
+        self.limit = self._allowance.next_look  # with so many, a producer asks full()
         self.barriers = 0  # how many barriers are in the queue: the writer looks for them only then
         self.dropped = 0
         self.dropped_untold = 0  # dropped since the writer last made them part of its numbering
@@ -123,6 +123,14 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
     def capacity(self) -> int:
         """Records that it holds at most, of the size of those that wait."""
         return self._allowance.capacity
+
+    def full(self) -> bool:
+        """Whether there is no room for others than errors; asked when ``limit`` records wait.
+
+        That many may only mean that it is time to look at their sizes.
+        """
+        self._look()
+        return self.crowded
 
     def _look(self) -> None:
         with self._lock:
