@@ -9,8 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Coroutine, Mapping
 from functools import cache
-from threading import get_ident
-from time import time_ns
 from types import FrameType, FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -66,7 +64,6 @@ def _recorder(level: Level, long_way: str, result: Awaited | None, inside: bool)
         append = intake.append  # alone: as a method call it would be looked for in the class first
         append(
             RawRecord(
-                time_ns(),
                 number,
                 self._context,
                 self if inside else span_here(),  # type: ignore[arg-type]  # only a span is inside
@@ -74,8 +71,6 @@ def _recorder(level: Level, long_way: str, result: Awaited | None, inside: bool)
                 payload,
                 frame.f_code,
                 frame.f_lasti,
-                get_ident(),
-                0,
             )
         )
         if not intake.pending:
@@ -231,7 +226,7 @@ class Emitter:
     ) -> None:
         code, lasti = (frame.f_code, frame.f_lasti) if frame is not None else (None, 0)
         span: Any = self if self._inside else current_span.get()
-        raw = RawRecord(time_ns(), level, self._context, span, message, fields, code, lasti, get_ident(), 0)
+        raw = RawRecord(level, self._context, span, message, fields, code, lasti)
         self._intake.put_record(raw, patient=patient)
 
     def _begin(self) -> None:

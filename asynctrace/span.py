@@ -6,8 +6,7 @@ import asyncio
 import sys
 from contextvars import Token
 from functools import cache
-from threading import get_ident
-from time import perf_counter_ns, time_ns
+from time import perf_counter_ns
 from types import CodeType, FrameType, TracebackType
 from typing import Any
 
@@ -123,7 +122,6 @@ class Span(SpanContext, Emitter):
         append = intake.append  # as in the emitter; there is no method for this, for the cost of calling it
         append(
             RawRecord(
-                time_ns(),
                 _INFO,
                 self._context,
                 self,
@@ -131,7 +129,6 @@ class Span(SpanContext, Emitter):
                 payload,
                 code,
                 lasti,
-                get_ident(),
                 _SPAN_START,
             )
         )
@@ -192,11 +189,7 @@ class Span(SpanContext, Emitter):
                 code, lasti = frame.f_code, frame.f_lasti
         intake = self._intake
         append = intake.append
-        append(
-            RawRecord(
-                time_ns(), level, self._context, self, self.name, None, code, lasti, get_ident(), _SPAN_END
-            )
-        )
+        append(RawRecord(level, self._context, self, self.name, None, code, lasti, _SPAN_END))
         if not intake.pending:
             intake.wake()
 

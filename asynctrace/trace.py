@@ -8,8 +8,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from contextvars import Token
 from dataclasses import replace
-from threading import get_ident
-from time import perf_counter_ns, time_ns
+from time import perf_counter_ns
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
@@ -219,9 +218,7 @@ class Trace(Emitter):
         """Record the start or the end of the run, which stand outside any span."""
         code, lasti = (frame.f_code, frame.f_lasti) if frame is not None else (None, 0)
         message = self._name or self._run_id
-        record = RawRecord(
-            time_ns(), level, self._context, None, message, detail, code, lasti, get_ident(), kind.value
-        )
+        record = RawRecord(level, self._context, None, message, detail, code, lasti, kind.value)
         outlet.intake.put_record(record, patient=True)
 
     # -- handles ---------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ CONTEXT = make_context("r")
 
 
 def raw(message: str, fields: bytes | None = None) -> RawRecord:
-    return RawRecord(0, 20, CONTEXT, None, message, fields, None, 0, 0, 0)
+    return RawRecord(20, CONTEXT, None, message, fields, None, 0)
 
 
 # -- what a record counts ------------------------------------------------------------------------------------

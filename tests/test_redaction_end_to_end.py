@@ -137,7 +137,7 @@ def test_processors_come_first_and_what_they_add_is_redacted(plant: Plants) -> N
 
 def emit_through(pipeline: Pipeline) -> None:
     run = Run("run-1", trace_id=ids.new_trace_id(), span_id=ids.new_span_id(), process=this_process("0"))
-    record = RawRecord(1, 20, RunContext(run, {}), None, "x", codec.pack({"rows": 1}), None, 0, 1, 0)
+    record = RawRecord(20, RunContext(run, {}), None, "x", codec.pack({"rows": 1}), None, 0)
     pipeline.intake.put_record(record, patient=True)
 
 

@@ -57,7 +57,7 @@ class Allowance:
                     item = records[place]
                 except IndexError:  # the writer has taken the rest
                     break
-                if type(item) is RawRecord:
+                if isinstance(item, RawRecord):
                     sizes.append(raw_size(item))
             if sizes:
                 self._typical = sum(sizes) // len(sizes)

@@ -7,13 +7,12 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from threading import get_ident
-from time import monotonic, time_ns
+from time import monotonic
 from typing import cast
 
 from asynctrace.core import codec
 from asynctrace.core.level import Level
-from asynctrace.core.record import Kind, RawRecord
+from asynctrace.core.record import RawRecord
 from asynctrace.core.run import RunContext
 from asynctrace.core.slice import SLICE
 from asynctrace.pipeline import awaited
@@ -109,7 +108,6 @@ class Writer:
         here = sys._getframe()
         self._intake.append(
             RawRecord(
-                time_ns(),
                 int(Level.WARNING),
                 run,
                 None,
@@ -117,8 +115,6 @@ class Writer:
                 codec.pack(fields),
                 here.f_code,
                 here.f_lasti,
-                get_ident(),
-                Kind.LOG.value,
             )
         )
         if not self._intake.pending:

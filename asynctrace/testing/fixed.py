@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from msgspec import field
+
 import asynctrace.emitter
 import asynctrace.span
 import asynctrace.trace  # noqa: F401  # and the writer with it: whoever takes the time must be loaded by now
 from asynctrace.core import ids
+from asynctrace.core.record import RawRecord
 from asynctrace.testing.clock import ManualClock
 
 
@@ -62,15 +65,20 @@ def fixed_time(clock: ManualClock | None = None) -> Iterator[ManualClock]:
         ...         clock.advance(1.5)
     """
     moved = clock or ManualClock()
-    by_hand = {
+
+    class Stamped(RawRecord, gc=False):
+        time_ns: int = field(default_factory=moved.time_ns)
+
+    by_hand: dict[object, object] = {
         time.time_ns: moved.time_ns,
         time.perf_counter_ns: lambda: round(moved.monotonic() * 1_000_000_000),
+        RawRecord: Stamped,
     }
     replaced: list[tuple[dict[str, Any], str, Any]] = []
     for name, module in list(sys.modules.items()):
         if name.startswith("asynctrace.") and not name.startswith("asynctrace.testing"):
             for attribute, value in list(vars(module).items()):
-                if value is time.time_ns or value is time.perf_counter_ns:
+                if value is time.time_ns or value is time.perf_counter_ns or value is RawRecord:
                     replaced.append((vars(module), attribute, value))
     for names, attribute, value in replaced:
         names[attribute] = by_hand[value]
