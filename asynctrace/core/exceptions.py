@@ -46,8 +46,10 @@ def catch(error: BaseException) -> Caught:
     return Caught(type_name(type(error)), text_of(error), traceback)
 
 
-def tell(caught: Caught) -> ExceptionInfo:
+def tell(caught: Caught | ExceptionInfo) -> ExceptionInfo:
     """The exception as text; reads source lines through the interpreter's own cache."""
+    if isinstance(caught, ExceptionInfo):
+        return caught
     try:
         stack = "".join(caught.traceback.format()) if caught.traceback is not None else ""
     except Exception:

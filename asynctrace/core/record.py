@@ -38,14 +38,14 @@ class Detail(Struct, gc=False):
 
     Args:
         payload: the packed fields.
-        exception: the exception as it was at the call.
+        exception: the exception as it was at the call; as text where it had to be told there.
         duration_ns: how long a span or run lasted, by the monotonic clock.
         status: how it ended.
         task: the name of the asyncio task.
     """
 
     payload: bytes | None
-    exception: Caught | None = None
+    exception: Caught | ExceptionInfo | None = None
     duration_ns: int | None = None
     status: Status | None = None
     task: str | None = None
@@ -66,11 +66,21 @@ class RawRecord(Struct, gc=False):
     span: SpanContext | None
     message: str
     fields: bytes | Detail | None
-    code: CodeType | None
+    code: CodeType | Site | None
     lasti: int
     kind: int = 0
     time_ns: int = field(default_factory=time_ns)
     thread: int = field(default_factory=get_ident)
+
+
+class NumberedRecord(RawRecord, gc=False):
+    """A raw record that got its number in the caller, because it stands in the journal.
+
+    Args:
+        number: of the record; with the producer its idempotence key.
+    """
+
+    number: int
 
 
 class Usage(Struct, frozen=True, gc=False):

@@ -319,6 +319,14 @@ class Redactor:
         redacted = self.redact_fields(fields) if isinstance(fields, dict) else {}
         return payload if redacted == fields else codec.pack_any(redacted)[0]
 
+    def is_harmless_name(self, name: str) -> bool:
+        """Whether a field of that name, if its value is a number or a harmless text, holds no secret."""
+        return self.mode == "off" or (name != "value" and not self._is_secret_name(name))
+
+    def is_harmless_text(self, text: str) -> bool:
+        """Whether the text holds no secret."""
+        return not self._full or not self._patterns.suspicious(text) or not self._patterns.spans(text)
+
     def explain(self, message: str = "", fields: Mapping[str, Any] | None = None) -> tuple[Redaction, ...]:
         """What would be redacted in such a record, and why; a callback is not asked, nothing is counted.
 

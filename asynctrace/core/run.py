@@ -90,7 +90,9 @@ class RunContext:
         "columns",
         "fields",
         "fields_json",
+        "journaled_in",
         "json",
+        "key",
         "metadata",
         "redacted",
         "root_json",
@@ -99,6 +101,8 @@ class RunContext:
 
     def __init__(self, run: Run, fields: Mapping[str, Any]) -> None:
         self.run = run
+        self.key = 0  # given by the journal
+        self.journaled_in: object = None  # the segment of the journal that says what the key stands for
         self.redacted = False  # set by the redactor, which looks at it once
         self.replace_fields(fields)
 

@@ -31,10 +31,12 @@ class SiteCache:
     def __init__(self) -> None:
         self._codes: dict[int, tuple[CodeType, dict[int, Site]]] = {}
 
-    def resolve(self, code: CodeType | None, lasti: int) -> Site:
+    def resolve(self, code: CodeType | Site | None, lasti: int) -> Site:
         """The site of that instruction; :data:`UNKNOWN_SITE` when there was no frame."""
         if code is None:
             return UNKNOWN_SITE
+        if isinstance(code, Site):  # out of a journal
+            return code
         known = self._codes.get(id(code))
         if known is None:
             if len(self._codes) >= _CACHED_CODES:

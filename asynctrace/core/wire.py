@@ -78,6 +78,11 @@ class Wire:
         self._position = 0
 
     @property
+    def payload(self) -> bytes:
+        """All of it, whatever has been read."""
+        return self._payload
+
+    @property
     def ended(self) -> bool:
         return self._position == len(self._payload)
 

@@ -40,8 +40,12 @@ class StateDirectory:
         """Where it may be noted when that store was cleaned, whether it exists or not, the best place first."""
         return self._below("retention", key)
 
-    def _below(self, kind: str, key: str) -> list[Path]:
-        return [candidate / kind / key for candidate in self._candidates if _is_usable(candidate)]
+    def journals(self) -> list[Path]:
+        """Where journals may be, whether there are any or not, the best place first."""
+        return self._below("journal")
+
+    def _below(self, *parts: str) -> list[Path]:
+        return [candidate.joinpath(*parts) for candidate in self._candidates if _is_usable(candidate)]
 
     def complain(self) -> None:
         """Say, once a minute, that there is something to keep and nothing to keep it in."""
@@ -54,7 +58,7 @@ class StateDirectory:
             )
 
     def existing(self, kind: str) -> list[Path]:
-        """The directories of all lanes of that kind (``spool`` or ``dead``), in all candidates."""
+        """All directories of that kind (``spool``, ``dead`` or ``journal``), in all candidates."""
         found: list[Path] = []
         for candidate in self._candidates:
             if (candidate / kind).is_dir():

@@ -1,0 +1,509 @@
+"""The Journal: what was recorded and is not safe yet, where a killed process leaves it.
+
+The caller's thread writes each record before its call returns, without a lock. A segment is used again when every
+number that was given out before the next one was begun is safe in all lanes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from time import sleep, time_ns
+from types import CodeType
+from typing import Literal, get_args
+
+import msgspec
+
+from asynctrace.core import codec
+from asynctrace.core.clock import SYSTEM_CLOCK, Clock
+from asynctrace.core.context import SpanContext, span_of
+from asynctrace.core.redaction import Redactor
+from asynctrace.core.run import RunContext
+from asynctrace.core.site import SiteCache
+from asynctrace.pipeline.claim import Claim, exclusively
+from asynctrace.pipeline.diagnostics import diagnostics
+from asynctrace.pipeline.journal_entries import (
+    MARK,
+    ContextEntry,
+    NoteEntry,
+    ProcessEntry,
+    SiteEntry,
+    SpanEntry,
+    pack_entry,
+    seal,
+)
+from asynctrace.pipeline.journal_segment import SUFFIX, LostSegment, NoSegment, Segment
+from asynctrace.pipeline.private import make_private
+from asynctrace.pipeline.state_directory import StateDirectory
+from asynctrace.worker import Worker
+
+Durability = Literal["process", "disk"]
+"""``process``: what was recorded survives the death of the process. ``disk``: ``SYNC_INTERVAL`` and an fsync later also
+that of the machine; who flushes waits for it."""
+
+DURABILITIES: tuple[str, ...] = get_args(Durability)
+
+MAX_BYTES = 64 << 20
+"""Bytes of one journal: half a million records of the usual size that are not safe yet."""
+
+SEGMENT_BYTES = 4 << 20
+"""Bytes of one file: what is used again at once."""
+
+SYNC_INTERVAL = 0.01
+"""Seconds between two fsyncs while records arrive: what a power failure may cost."""
+
+FACTS = "journal.json"
+"""Tells what the journal of a directory belongs to."""
+
+_NOTE_INTERVAL = 1.0
+"""Seconds between two notes of how far the lanes are: what may be delivered twice to a store that knows no doubles."""
+
+_LEAST_SEGMENTS = 8
+"""Files that the bytes are enough for: one is used again only when all that it holds is safe."""
+
+_LEAST_INTERVAL = 0.05
+"""Seconds between two looks at whether a segment can be used again."""
+
+_REST = 1.0
+"""Seconds before a disk that took nothing is tried again."""
+
+_LOCK_TIMEOUT = 1.0
+"""Seconds to wait for another process that recovers."""
+
+
+class Facts(msgspec.Struct):
+    """What a journal belongs to.
+
+    Args:
+        producer: who gave its numbers.
+        lanes: keys of the lanes in the state directory; without those that keep nothing there.
+        begun: wall clock, nanoseconds.
+    """
+
+    producer: str
+    lanes: list[str]
+    begun: int
+
+
+class Journal:
+    """Written by the threads that record, tended on the home loop. Makes no file before the first record.
+
+    Args:
+        state: where it is kept.
+        producer: who gives the numbers.
+        redactor: what is written went through it before.
+        durability: see :data:`Durability`.
+        max_bytes: of all segments; what is recorded beyond is counted, said, and in memory only.
+        segment_bytes: of one segment.
+        clock: decides when a note is due.
+
+    Attributes:
+        numbers: gives each record its number.
+        segment: where entries go now.
+        interrupted: calls that an interrupt left after they had taken a number.
+        unprotected: records that no segment took.
+    """
+
+    def __init__(
+        self,
+        state: StateDirectory,
+        producer: str,
+        redactor: Redactor,
+        *,
+        durability: Durability = "process",
+        max_bytes: int = MAX_BYTES,
+        segment_bytes: int = SEGMENT_BYTES,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.numbers = count(1)
+        self.segment: Segment | NoSegment = NoSegment()
+        self.interrupted = 0
+        self.durability: Durability = durability
+        self._state = state
+        self._producer = producer
+        self._redactor = redactor
+        self._segment_bytes = min(segment_bytes, max_bytes // _LEAST_SEGMENTS)
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._directory: Path | None = None
+        self._claim: Claim | None = None
+        self._lanes: list[str] = []
+        self._lock = threading.RLock()  # re-entrant: a signal handler or a finaliser may record inside
+        self._full: deque[Segment] = deque()  # oldest first
+        self._spare: deque[Segment] = deque()  # zeroed
+        self._places = count(1)
+        self._keys = count(1)
+        self._sites = SiteCache()
+        self._worker = Worker("asynctrace journal")
+        self._syncer = Worker("asynctrace journal to disk")
+        self._preparing = False
+        self._size = 0
+        self._lost = 0
+        self._rests_until = 0.0
+        self._noted: dict[str, NoteEntry] = {}
+        self._tended = 0.0
+        self._closed = False
+        self._unsynced = False
+        self._syncing = False
+
+    @property
+    def unprotected(self) -> int:
+        """Records and what they refer to that no segment took; they are in memory only."""
+        segment = self.segment
+        return self._lost + (segment.lost if isinstance(segment, LostSegment) else 0)
+
+    @property
+    def directory(self) -> Path | None:
+        """Where it is; None before the first record, or when nothing can be written."""
+        return self._directory
+
+    # -- any thread ------------------------------------------------------------------------------------------
+
+    def append(self, data: bytes) -> None:
+        """Write an entry; afterwards it survives the process."""
+        if self.durability == "disk":
+            self.append_elsewhere(seal(data))
+            self._sync_soon()
+            return
+        try:
+            write = self.segment.write
+            write(data)
+            write(MARK)
+        except ValueError:
+            self.append_elsewhere(data)
+
+    def append_elsewhere(self, data: bytes) -> None:
+        """Write an entry that the segment may have no room for, perhaps for its mark only: it may stand there twice."""
+        with self._lock:
+            while True:
+                try:
+                    write = self.segment.write
+                    write(data)
+                    write(MARK)
+                    return
+                except ValueError:
+                    self._switch(len(data))
+
+    def refer(self, context: RunContext, span: SpanContext | None, code: CodeType | None, lasti: int) -> int:
+        """Have the segment say what a record is about to refer to; the key of its call site.
+
+        The record has its number already: the segment is not used again before that is safe.
+        """
+        segment = self.segment
+        if context.journaled_in is not segment:
+            self._tell_context(context)
+            if self.segment is segment:  # else it may be in either
+                context.journaled_in = segment
+        if span is not None and span.span_id not in segment.spans:
+            self._tell_span(span, segment)
+        if code is None:
+            return 0
+        key = id(code) + lasti  # an address inside the code object: nothing else has it while that is kept
+        if key not in segment.sites:
+            site = self._sites.resolve(code, lasti)
+            self.append(pack_entry(SiteEntry(key, site.filename, site.lineno)))
+            segment.sites[key] = code
+        return key
+
+    def _tell_context(self, context: RunContext) -> None:
+        self._redactor.redact_context(context)
+        run, process = context.run, context.run.process
+        context.key = context.key or next(self._keys)
+        self.append(
+            pack_entry(
+                ContextEntry(
+                    context.key,
+                    run.run_id,
+                    run.trace_id,
+                    run.span_id,
+                    run.parent_run_id,
+                    run.parent_span_id,
+                    run.name,
+                    run.attempt,
+                    run.level,
+                    codec.pack_any(context.fields)[0],
+                    ProcessEntry(
+                        process.pid,
+                        process.hostname,
+                        process.ip_address,
+                        process.python_version,
+                        process.package_version,
+                        process.started,
+                        process.boot,
+                    ),
+                )
+            )
+        )
+
+    def _tell_span(self, span: SpanContext, segment: Segment | NoSegment) -> None:
+        around: SpanContext | None = span
+        while around is not None and around.span_id not in segment.spans:
+            run = around.run
+            parent = span_of(run, around.parent)
+            self.append(
+                pack_entry(
+                    SpanEntry(around.span_id, run.trace_id, run.span_id, parent.span_id if parent else 0)
+                )
+            )
+            segment.spans.add(around.span_id)
+            around = around.parent
+
+    # -- segments --------------------------------------------------------------------------------------------
+
+    def _switch(self, least: int) -> None:
+        """Take entries elsewhere; there is room for so many bytes."""
+        try:
+            following = self._next_segment(least)
+        except OSError as error:
+            following = None
+            self._say("the journal cannot be written: %r; records are in memory only", error)
+        if following is None:
+            if isinstance(self.segment, LostSegment):
+                return
+            lost: LostSegment | Segment = LostSegment()
+            self._rests_until = self._clock.monotonic() + _REST
+        else:
+            following.begin(next(self._places))
+            lost = following
+        before, self.segment = self.segment, lost
+        # Whoever takes a number from now on finds the new segment; so no reference in the old one is to a later number.
+        if isinstance(before, Segment):
+            before.last_number = self._peek()
+            self._full.append(before)
+        elif isinstance(before, LostSegment):
+            self._lost += before.lost
+        if not self._spare:
+            self._prepare()
+
+    def _peek(self) -> int:
+        """The last number given out."""
+        return int(self.numbers.__reduce__()[1][0]) - 1
+
+    def _next_segment(self, least: int) -> Segment | None:
+        """A segment without entries; None when there may be no more of them."""
+        needed = least + len(MARK) + 64  # the header
+        if needed <= self._segment_bytes and self._spare:
+            return self._spare.popleft()
+        if self._closed or (self._directory is None and not self._open()):
+            return None
+        size = max(self._segment_bytes, needed)
+        if self._size + size > self._max_bytes:
+            self._say(
+                "the journal is full (%d bytes): records that come now do not survive a killed process",
+                self._max_bytes,
+            )
+            return None
+        return self._new_segment(size)
+
+    def _new_segment(self, size: int) -> Segment:
+        assert self._directory is not None
+        segment = Segment(self._directory / f"{os.urandom(8).hex()}{SUFFIX}", size)
+        self._size += size
+        if self.durability == "disk":
+            _sync_directory(self._directory)
+        return segment
+
+    def _open(self) -> bool:
+        places = self._state.journals()
+        for place in places:
+            try:
+                self._open_below(place)
+            except OSError as error:
+                failed = error
+            else:
+                return True
+        if places:
+            raise failed
+        self._state.complain()
+        return False
+
+    def _open_below(self, above: Path) -> None:
+        make_private(above)
+        directory = above / f"{time_ns():020d}-{os.urandom(4).hex()}"
+        with exclusively(above, _LOCK_TIMEOUT) as gained:  # nobody may recover it before it is claimed
+            if not gained:
+                raise TimeoutError(f"{above} is locked by another process")
+            directory.mkdir(mode=0o700)
+            self._claim = Claim.take(directory)
+        self._directory = directory
+        self._tell_facts()
+
+    def _tell_facts(self) -> None:
+        if self._directory is None:
+            return
+        facts = Facts(self._producer, self._lanes, int(self._directory.name.partition("-")[0]))
+        new = self._directory / f"{FACTS}.new"
+        with open(new, "wb") as file:
+            file.write(msgspec.json.encode(facts))
+            if self.durability == "disk":
+                file.flush()
+                os.fsync(file.fileno())
+        new.replace(self._directory / FACTS)
+
+    def _prepare(self) -> None:
+        """Have a spare segment made by another thread: that costs milliseconds."""
+        if self._preparing or self._directory is None or self._size + self._segment_bytes > self._max_bytes:
+            return
+        self._preparing = True
+        try:
+            self._worker.submit(self._add_spare)
+        except RuntimeError:  # no thread starts any more: it will be made when it is needed
+            self._preparing = False
+
+    def _add_spare(self) -> None:
+        try:
+            segment = self._new_segment(self._segment_bytes)
+        except OSError:  # who needs it will say so
+            return
+        finally:
+            self._preparing = False
+        self._keep_spare(segment)
+
+    def _keep_spare(self, segment: Segment) -> None:
+        with self._lock:
+            if not self._closed:
+                self._spare.append(segment)
+                return
+        segment.remove()
+
+    def _say(self, message: str, *args: object) -> None:
+        diagnostics.say(logging.WARNING, ("journal", message), message, *args)
+
+    # -- the home loop ---------------------------------------------------------------------------------------
+
+    def serve(self, lanes: Sequence[str]) -> None:
+        """Tell for which lanes the journal is kept."""
+        self._lanes = list(lanes)
+        with self._lock, suppress(OSError):
+            self._tell_facts()
+
+    @property
+    def wants_notes(self) -> bool:
+        """Whether it is time to :meth:`tend`: a segment waits to be used again, or a note is due."""
+        if self._directory is None:
+            return False
+        urgent = self._full or isinstance(self.segment, LostSegment)
+        return self._clock.monotonic() >= self._tended + (_LEAST_INTERVAL if urgent else _NOTE_INTERVAL)
+
+    def tend(self, safe: int, notes: Sequence[NoteEntry]) -> None:
+        """Write down how far the lanes are, and use again what they are done with.
+
+        Args:
+            safe: every number below is safe in all lanes.
+            notes: of the lanes that the journal is kept for.
+        """
+        self._tended = now = self._clock.monotonic()
+        for note in notes:
+            if self._noted.get(note.lane) != note:
+                self._noted[note.lane] = note
+                self.append(pack_entry(note))
+        done = min([safe - 1, *(note.through for note in notes)])
+        with self._lock:
+            while self._full and self._full[0].last_number <= done:
+                self._use_again(self._full.popleft())
+            if isinstance(self.segment, LostSegment) and now >= self._rests_until:
+                self._switch(0)
+
+    def _use_again(self, segment: Segment) -> None:
+        # One is enough beside the one in use: what a burst has added goes.
+        if not self._spare and segment.size == self._segment_bytes:
+            with suppress(RuntimeError):
+                self._worker.submit(self._clean, segment)
+                return
+        self._size -= segment.size
+        segment.remove()
+
+    def _clean(self, segment: Segment) -> None:
+        self._keep_spare(segment.again())
+
+    # -- the disk --------------------------------------------------------------------------------------------
+
+    def _sync_soon(self) -> None:
+        self._unsynced = True
+        if not self._syncing:
+            self._syncing = True
+            try:
+                self._syncer.submit(self._sync)
+            except RuntimeError:  # no thread starts any more
+                self._syncing = False
+                self._sync_now()
+
+    def _sync(self) -> None:
+        """In a thread of its own, as long as there is something: all that came meanwhile goes with one fsync."""
+        while self._wants_sync():
+            sleep(SYNC_INTERVAL)
+            self._sync_now()
+        self._syncing = False
+        if self._wants_sync():  # written between the two lines above
+            self._sync_soon()
+
+    def _wants_sync(self) -> bool:
+        return self._unsynced
+
+    def _sync_now(self) -> None:
+        self._unsynced = False
+        with self._lock:
+            segments = [*self._full, self.segment]
+        try:
+            for segment in segments:
+                if isinstance(segment, Segment):
+                    segment.sync()
+        except OSError as error:
+            self._say("the journal is not on disk: %r", error)
+
+    # -- reading it again ------------------------------------------------------------------------------------
+
+    def contents(self) -> list[bytes]:
+        """What the segments hold, oldest first; for records that an interrupt kept from going on."""
+        with self._lock:
+            segments = [*self._full, self.segment]
+        return [segment.contents() for segment in segments if isinstance(segment, Segment)]
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Everything is safe: leave nothing behind. What is recorded afterwards is not journaled."""
+        with self._lock:
+            self._closed = True
+            segments = [*self._full, *self._spare]
+            if isinstance(self.segment, Segment):
+                segments.append(self.segment)
+            self.segment = LostSegment()
+            self._rests_until = float("inf")
+            self._full.clear()
+            self._spare.clear()
+            for segment in segments:
+                segment.remove()
+            directory, self._directory = self._directory, None
+            if directory is not None:
+                remove_journal(directory)
+            if self._claim is not None:
+                self._claim.release()
+            if directory is not None:
+                with suppress(OSError):
+                    directory.rmdir()
+        self._worker.shutdown()
+        self._syncer.shutdown()
+
+
+def _sync_directory(directory: Path) -> None:
+    with suppress(OSError):  # some file systems cannot
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_journal(directory: Path) -> None:
+    """Delete what a journal left, but for the claim."""
+    for pattern in (f"*{SUFFIX}", f"{FACTS}*", "done-*"):
+        for path in directory.glob(pattern):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
