@@ -80,6 +80,8 @@ if TYPE_CHECKING:
     from asynctrace.reading import find_traces as find_traces
     from asynctrace.reading import open_store as open_store
     from asynctrace.receipt import Receipt as Receipt
+    from asynctrace.recovering import RecoveryReport as RecoveryReport
+    from asynctrace.recovering import arecover as arecover
     from asynctrace.span import Span as Span
     from asynctrace.trace import Trace as Trace
     from asynctrace.undelivered import RejectedRecord as RejectedRecord
@@ -125,6 +127,7 @@ _WHERE = {
     "pruning": "aprune prune",
     "reading": "SpanNode StoredRun afind_trace afind_traces find_trace find_traces open_store",
     "receipt": "Receipt",
+    "recovering": "RecoveryReport arecover",
     "span": "Span",
     "trace": "Trace",
     "decorators": "traced",

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from asynctrace import settings
 from asynctrace.core import codec
@@ -21,8 +21,9 @@ from asynctrace.core.redaction import Redactor
 from asynctrace.errors import ClosedError, ConfigurationError
 from asynctrace.pipeline import sigterm
 from asynctrace.pipeline.diagnostics import diagnostics
+from asynctrace.pipeline.journal import Durability
 from asynctrace.pipeline.options import LOCAL, REMOTE, LaneOptions
-from asynctrace.pipeline.pipeline import Pipeline
+from asynctrace.pipeline.pipeline import Pipeline, Recovers
 from asynctrace.pipeline.state_directory import StateDirectory
 from asynctrace.ports import AnySink, LocalSink, Sink
 from asynctrace.retention import Cleaner, Retention
@@ -104,17 +105,27 @@ def _forget(shared: _Shared) -> None:
         del _pipelines[shared.key]
 
 
-def lease(sinks: Sequence[SinkLike] | None, home: asyncio.AbstractEventLoop | None = None) -> Lease:
+def lease(
+    sinks: Sequence[SinkLike] | None,
+    home: asyncio.AbstractEventLoop | None = None,
+    durability: Durability | None = None,
+) -> Lease:
     """A part in the pipeline for those sinks; in the process default when there are none.
 
     Args:
         sinks: where the records go.
         home: the event loop that the holder lives on; None for the loop thread of the process.
+        durability: what records survive; None: what the settings say.
 
     Raises:
         ConfigurationError: a URL cannot be used.
     """
-    return _default_lease() if sinks is None else _lease(sinks, settings.current(), home)
+    values = settings.current()
+    if durability in (None, values.durability):
+        return _default_lease() if sinks is None else _lease(sinks, values, home)
+    return _lease(
+        _default_sinks(values) if sinks is None else sinks, replace(values, durability=durability), home
+    )
 
 
 def _lease(sinks: Sequence[SinkLike], values: Settings, home: asyncio.AbstractEventLoop | None) -> Lease:
@@ -122,7 +133,8 @@ def _lease(sinks: Sequence[SinkLike], values: Settings, home: asyncio.AbstractEv
     with _lock:
         shared = _pipelines.get(key)
         if shared is None or shared.pipeline.closed:
-            shared = _pipelines[key] = _Shared(key, _make_pipeline(sinks, values))
+            state = state_directory(sinks, values)
+            shared = _pipelines[key] = _Shared(key, _make_pipeline(sinks, values, state))
             sigterm.handle(values.handle_sigterm)
             if home is not None:
                 shared.pipeline.settle_on(home)
@@ -164,8 +176,7 @@ def _default_lease() -> Lease:
 
 def _set_default(values: Settings, key: _Key) -> None:
     global _default, _default_key
-    sinks = (_default_store(),) if values.sinks_are_default and values.enabled else values.sinks
-    _default, _default_key = _lease(sinks, values, None), key
+    _default, _default_key = _lease(_default_sinks(values), values, None), key
 
 
 def configure(*sinks: SinkLike, **values: Any) -> Pipeline:
@@ -215,6 +226,10 @@ def forget() -> None:
         settings.give(None)
 
 
+def _default_sinks(values: Settings) -> tuple[SinkLike, ...]:
+    return (_default_store(),) if values.sinks_are_default and values.enabled else values.sinks
+
+
 def _default_store() -> str:
     where = Path(DEFAULT_STORE.removeprefix("sqlite:"))
     if not where.is_dir() and os.access(where if where.exists() else where.parent, os.W_OK):
@@ -256,7 +271,10 @@ def make_sink(sink: str | AnySink, values: Settings) -> AnySink:
     """
     if not isinstance(sink, str):
         return sink
-    return registry.sink_from_url(sink, {"format": values.format, "color": values.color})
+    defaults = {"format": values.format, "color": values.color}
+    if values.durability == "disk":  # the journal forgets what the store has: the store must not lose it then
+        defaults |= {"synchronous": "full", "durability": "disk"}
+    return registry.sink_from_url(sink, defaults)
 
 
 def lane_options(sink: AnySink, values: Settings) -> LaneOptions:
@@ -292,7 +310,16 @@ def make_lane(sink: SinkLike, values: Settings) -> tuple[AnySink, LaneOptions]:
     """
     named, options = _split(sink)
     made = make_sink(named, values)
-    return made, options or lane_options(made, values)
+    options = options or lane_options(made, values)
+    if isinstance(named, str) and values.durability == "disk" and options.safety == "process":
+        options = replace(options, safety=_safety_of(named))
+    return made, options
+
+
+def _safety_of(url: str) -> Literal["process", "disk"]:
+    """What a store made with ``durability="disk"`` keeps, unless its URL says otherwise."""
+    local = registry.path_of(url) is not None
+    return "disk" if local and "durability=" not in url and "synchronous=" not in url else "process"
 
 
 def redactor_of(values: Settings) -> Redactor:
@@ -324,16 +351,25 @@ def _cleaner(sinks: Iterable[SinkLike], values: Settings, state: StateDirectory)
     return Cleaner(urls, retention, values.cleanup_interval, state) if urls and retention.removes else None
 
 
-def make_pipeline(values: Settings) -> Pipeline:
+def make_pipeline(values: Settings, to: str | None = None) -> Pipeline:
     """A pipeline of its own for the sinks that the settings name, shared with nobody.
+
+    Args:
+        values: the settings.
+        to: the URL of a sink that recovers what was meant for all others instead.
 
     Raises:
         ConfigurationError: the URL of a sink cannot be used.
     """
-    return _make_pipeline(values.sinks, values)
+    state = state_directory(values.sinks, values)
+    if to is None:
+        return _make_pipeline(values.sinks, values, state)
+    return _make_pipeline((to,), values, state, "all")
 
 
-def _make_pipeline(sinks: Iterable[SinkLike], values: Settings) -> Pipeline:
+def _make_pipeline(
+    sinks: Iterable[SinkLike], values: Settings, state: StateDirectory, recovers: Recovers = "own"
+) -> Pipeline:
     lanes = [make_lane(sink, values) for sink in sinks]
     if codec.limits().max_text != values.max_text:
         codec.set_limits(replace(codec.limits(), max_text=values.max_text))
@@ -347,6 +383,9 @@ def _make_pipeline(sinks: Iterable[SinkLike], values: Settings) -> Pipeline:
         redactor=redactor_of(values),
         state=state,
         chore=_cleaner(sinks, values, state),
+        durability=values.durability,
+        journal_max_bytes=values.journal_max_bytes,
+        recovers=recovers,
     )
     for sink, options in lanes:
         pipeline.add_sink(sink, options)

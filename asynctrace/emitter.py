@@ -7,7 +7,7 @@ value that the C encoder refuses, no room) leaves it for :meth:`Emitter._emit`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import cache
 from types import FrameType, FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -238,13 +238,17 @@ class Emitter:
     _threshold: ClassVar[int] = 0
     _loud: ClassVar[type[Any] | None] = None
 
-    def _set_threshold(self, threshold: int) -> None:
+    def _set_threshold(self, threshold: int, variant: Callable[[Any, int], Any] | None = None) -> None:
         """Make the methods below the threshold do nothing, as cheaply as can be: by a class that has them so.
 
         An attribute of the instance would do too, but the interpreter finds a method of the class faster.
+
+        Args:
+            threshold: the lowest level recorded.
+            variant: makes that class of the usual one and the threshold.
         """
         loud: Any = self._loud or type(self)
-        wanted = _quiet(loud, threshold)
+        wanted = (variant or quiet)(loud, threshold)
         if wanted is not type(self):  # an object that has changed its class is slower at everything
             self.__class__ = wanted
 
@@ -258,7 +262,7 @@ def _nothing_awaitable(self: Emitter, message: object, /, *args: object, **field
 
 
 @cache
-def _quiet(loud: type[Any], threshold: int) -> type[Any]:
+def quiet(loud: type[Any], threshold: int) -> type[Any]:
     """The class itself, or one whose methods below the threshold do nothing."""
     silent = [level.label for level in Level if level < threshold]
     if not silent:

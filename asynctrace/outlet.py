@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asynctrace.pipeline.intake import Intake
+from asynctrace.pipeline.journaled_intake import JournaledIntake
 from asynctrace.pipeline.room import DONE
 
 if TYPE_CHECKING:
@@ -29,6 +30,16 @@ class Outlet:
         self.intake = intake
         self.threshold = threshold
         self._handles: weakref.WeakSet[Emitter] = weakref.WeakSet()
+        self._variant: Callable[[Any, int], Any] | None = (
+            None  # makes the classes of handles; None: the usual ones
+        )
+        self.span_class: Callable[[int], Any] | None = None
+        """Makes the class of spans with that threshold; None: the usual one."""
+        if isinstance(intake, JournaledIntake):
+            from asynctrace import journaling  # it imports the handles, which import this
+
+            self._variant = journaling.handle_class(intake.journal.durability)
+            self.span_class = journaling.span_class(intake.journal.durability)
         self._lock = threading.RLock()  # re-entrant: a finaliser may make a handle while we are here
 
     @property
@@ -40,7 +51,7 @@ class Outlet:
         """Silence the handle below the threshold, and keep it so when that changes."""
         with self._lock:
             self._handles.add(handle)
-            handle._set_threshold(self.threshold)
+            handle._set_threshold(self.threshold, self._variant)
 
     def lower(self, threshold: int) -> None:
         """Have all handles record from that level on, unless they do so already."""
@@ -48,7 +59,7 @@ class Outlet:
             if self.recording and threshold < self.threshold:
                 self.threshold = threshold
                 for handle in list(self._handles):
-                    handle._set_threshold(threshold)
+                    handle._set_threshold(threshold, self._variant)
 
 
 class LongWay:

@@ -10,12 +10,13 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, cast
 
 from asynctrace.core.level import Level
 from asynctrace.core.redaction import Mode, Redactor
 from asynctrace.errors import ConfigurationError
 from asynctrace.pipeline.diagnostics import diagnostics
+from asynctrace.pipeline.journal import DURABILITIES, Durability
 from asynctrace.pipeline.options import LaneOptions
 from asynctrace.ports import AnySink
 from asynctrace.sinks import registry
@@ -82,6 +83,21 @@ def _directory(value: Any) -> str:
 def _text_size(value: Any) -> int:
     number = _count(value)
     if number < 100:
+        raise ValueError
+    return number
+
+
+def _durability(value: Any) -> Durability | None:
+    if value is None or value == "none":
+        return None
+    if value not in DURABILITIES:
+        raise ValueError
+    return cast(Durability, value)
+
+
+def _journal_size(value: Any) -> int:
+    number = _count(value)
+    if number < 1 << 16:
         raise ValueError
     return number
 
@@ -158,6 +174,20 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("batch_bytes", "4194304", _count, _COUNT, "Remote sinks: most bytes in one write."),
     Setting(
         "flush_trigger", "50", _count, _COUNT, "Remote sinks: so many waiting records are written at once."
+    ),
+    Setting(
+        "durability",
+        "none",
+        _durability,
+        "none, process or disk",
+        "What a record survives once its call has returned: nothing, a killed process, or a power failure too.",
+    ),
+    Setting(
+        "journal_max_bytes",
+        "67108864",
+        _journal_size,
+        "a whole number from 65536",
+        "Bytes on disk for records that are not safe yet, with a `durability`.",
     ),
     Setting("queue_size", "1000000", _count, _COUNT, "Records that may wait for the writer."),
     Setting("queue_bytes", "536870912", _count, _COUNT, "Bytes that may wait for the writer."),
@@ -272,6 +302,8 @@ class Settings:
     batch_size: int
     batch_bytes: int
     flush_trigger: int
+    durability: Durability | None
+    journal_max_bytes: int
     queue_size: int
     queue_bytes: int
     block_timeout: float

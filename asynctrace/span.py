@@ -213,7 +213,7 @@ def new_span(handle: Emitter, name: object, fields: dict[str, Any]) -> Span:
     # No __init__: its frame would cost as much as all of this.
     if handle._threshold:
         outlet: Outlet = handle._outlet  # type: ignore[attr-defined]  # only a handle of an outlet has a threshold
-        quiet = _quiet_span(outlet.threshold)()
+        quiet = (outlet.span_class or quiet_span)(outlet.threshold)()
         quiet._outlet = outlet
         span: Span = quiet
     else:
@@ -229,7 +229,7 @@ def new_span(handle: Emitter, name: object, fields: dict[str, Any]) -> Span:
 
 
 @cache
-def _quiet_span(threshold: int) -> type[QuietSpan]:
+def quiet_span(threshold: int) -> type[QuietSpan]:
     """The class of spans with that threshold."""
     methods: dict[str, Any] = {
         "__slots__": (),

@@ -27,6 +27,7 @@ from asynctrace.errors import ClosedError, ConfigurationError, DeliveryError, La
 from asynctrace.outlet import OFF, LongWay, Nowhere, Outlet
 from asynctrace.pipeline.awaited import Place
 from asynctrace.pipeline.intake import Intake
+from asynctrace.pipeline.journal import DURABILITIES, Durability
 from asynctrace.pipeline.pipeline import Pipeline
 from asynctrace.pipeline.process import this_process
 from asynctrace.pipeline.report import FlushReport
@@ -54,7 +55,8 @@ class Trace(Emitter):
             default the process default.
         fields: key-values that every record carries.
         level: the lowest level recorded; by default the setting ``level``.
-        durability: None; the journal that other values ask for is not there yet.
+        durability: ``"process"``: what was recorded survives the death of the process, ``"disk"``: a power failure
+            too, once it is flushed; by default the setting ``durability``.
         fail_silently: False makes ``flush``, ``close`` and leaving a block raise :class:`DeliveryError` for
             records that are not safe; it never masks the block's own exception.
 
@@ -72,6 +74,7 @@ class Trace(Emitter):
     __slots__ = (
         "__weakref__",
         "_context",
+        "_durability",
         "_fail_silently",
         "_fields",
         "_intake",
@@ -105,11 +108,12 @@ class Trace(Emitter):
         sinks: Iterable[SinkLike] | str | None = None,
         fields: Mapping[str, Any] | None = None,
         level: Level | str | int | None = None,
-        durability: None = None,
+        durability: Durability | None = None,
         fail_silently: bool = True,
     ) -> None:
-        if durability is not None:
-            raise ConfigurationError("durability", durability, "None")
+        if durability not in (None, *DURABILITIES):
+            raise ConfigurationError("durability", durability, ", ".join(DURABILITIES))
+        self._durability = durability
         self._run_id = ids.new_run_id() if run_id is None else codec.text_of(run_id)
         self._parent_run_id = None if parent_run_id is None else codec.text_of(parent_run_id)
         self._name = None if name is None else codec.text_of(name)
@@ -175,7 +179,7 @@ class Trace(Emitter):
             values = settings.current()
             level = (self._level or values.level) if values.enabled else OFF
             threshold = 0 if level == Level.DEBUG else int(level)
-            self._lease = composition.lease(self._sinks, home)
+            self._lease = composition.lease(self._sinks, home, self._durability)
             pipeline = self._lease.pipeline
             self._lost = {} if self._fail_silently else _lost(pipeline)
             self._context = RunContext(self._make_run(threshold), self._fields)

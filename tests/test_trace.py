@@ -997,6 +997,6 @@ def test_an_argument_that_cannot_be_used_is_told_at_once() -> None:
     with pytest.raises(ConfigurationError, match="max_records"):
         Trace(sinks=["memory:?max_records=0"])
     with pytest.raises(ConfigurationError, match="durability"):
-        Trace(durability="disk")  # type: ignore[arg-type]
+        Trace(durability="eternal")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="an object with open, write and aclose"):
         Trace(sinks=[object()])  # type: ignore[list-item]

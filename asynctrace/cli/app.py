@@ -8,6 +8,7 @@ from asynctrace.cli.dead import dead
 from asynctrace.cli.demo import demo
 from asynctrace.cli.options import make_app, run_app
 from asynctrace.cli.prune import prune
+from asynctrace.cli.recover import recover
 from asynctrace.cli.runs import runs
 from asynctrace.cli.show import show
 from asynctrace.cli.spool import spool
@@ -25,6 +26,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "prune": prune,
     "spool": spool,
     "dead": dead,
+    "recover": recover,
 }
 
 

@@ -114,7 +114,11 @@ Lane = Annotated[
     typer.Argument(metavar="[LANE]", help="Of this destination only, as `ls` names it.", show_default=False),
 ]
 Timeout = Annotated[
-    float, typer.Option("--timeout", metavar="SECONDS", min=0.1, help="A replay takes no longer.")
+    float, typer.Option("--timeout", metavar="SECONDS", min=0.1, help="Delivering takes no longer.")
+]
+To = Annotated[str | None, typer.Option("--to", metavar="URL", help="A store that takes everything instead.")]
+StateDir = Annotated[
+    str | None, typer.Option("--state-dir", metavar="DIRECTORY", help="Where to look; else as configured.")
 ]
 
 

@@ -38,6 +38,13 @@ class SpanContext:
     caught: Caught | None
 
 
+def make_span(run: Run, span_id: int) -> SpanContext:
+    """A span that is known by its id only, for records that were read back."""
+    span = SpanContext()
+    span.run, span.name, span.span_id, span.parent = run, "", span_id, None
+    return span
+
+
 current_span: ContextVar[SpanContext | None] = ContextVar("asynctrace_span", default=None)
 current_trace: ContextVar[Any] = ContextVar("asynctrace_trace", default=None)
 

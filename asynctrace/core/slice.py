@@ -260,6 +260,11 @@ def times_of(parts: Iterable[Sequence[Record]]) -> list[int]:
     )
 
 
+def first_of(part: Sequence[Record]) -> int:
+    """The number of the first record."""
+    return part.first if isinstance(part, Slice) else part[0].seq
+
+
 def size_of(part: Sequence[Record]) -> int:
     """Bytes that the records count together."""
     return part.size if isinstance(part, Slice) else sum([record.size for record in part])

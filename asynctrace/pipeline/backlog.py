@@ -11,7 +11,7 @@ from itertools import accumulate
 from asynctrace.core.batch import Batch, Mark
 from asynctrace.core.level import Level
 from asynctrace.core.record import Record
-from asynctrace.core.slice import size_of, sizes_of
+from asynctrace.core.slice import first_of, size_of, sizes_of
 from asynctrace.pipeline.options import LaneOptions
 from asynctrace.pipeline.spool import Position
 from asynctrace.pipeline.tally import Range, Tally
@@ -147,6 +147,16 @@ class Backlog:
                 single for item in self._items for single in (item if isinstance(item, Sequence) else (item,))
             )
             self._parts = 0
+
+    @property
+    def oldest(self) -> int | None:
+        """The number of the record that comes next; None when none waits."""
+        for item in self._items if self.waiting else ():
+            if isinstance(item, Record):
+                return item.seq
+            if isinstance(item, Sequence):
+                return first_of(item)
+        return None
 
     def _drop_oldest(self) -> Record | None:
         items = self._items

@@ -152,7 +152,7 @@ class Closing:
             writer.cancel()
             await asyncio.wait({writer}, timeout=deadline.left())
         intake = residence.intake
-        while (intake.records or intake.dropped_untold) and deadline.left():
+        while (intake.waiting or intake.close_gaps()) and deadline.left():
             residence.writer.step()
             await asyncio.sleep(0)
         await self._stop(residence.roster.lanes, deadline)

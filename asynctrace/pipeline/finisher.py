@@ -9,14 +9,14 @@ from typing import cast
 from asynctrace.core import codec
 from asynctrace.core.clock import SYSTEM_CLOCK
 from asynctrace.core.context import SpanContext, span_of
-from asynctrace.core.exceptions import Caught, tell
+from asynctrace.core.exceptions import Caught, ExceptionInfo, tell
 from asynctrace.core.record import Detail, Kind, RawRecord, Record
 from asynctrace.core.redaction import Redactor
 from asynctrace.core.site import SiteCache
 from asynctrace.core.size import RAW_BYTES, RECORD_BYTES, text_size
 from asynctrace.core.slice import Slice
 from asynctrace.pipeline.diagnostics import diagnostics
-from asynctrace.pipeline.process import UsageSampler
+from asynctrace.pipeline.process import Sampler, UsageSampler
 from asynctrace.ports import Processor
 
 _BYTES = {bytes}
@@ -30,10 +30,15 @@ class Finisher:
         producer: names this pipeline in this process.
         processors: called on each record, in turn; the first that gives None back ends it.
         redactor: takes the secrets out of what the processors leave; by default one with its defaults.
+        sampler: what the process uses; by default one that asks the system.
     """
 
     def __init__(
-        self, producer: str, processors: Sequence[Processor] = (), redactor: Redactor | None = None
+        self,
+        producer: str,
+        processors: Sequence[Processor] = (),
+        redactor: Redactor | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         self.producer = producer
         self.redactor = redactor or Redactor()
@@ -43,7 +48,7 @@ class Finisher:
         self.processor_errors = 0
         self._size = 0
         self._sites = SiteCache()
-        self._sampler = UsageSampler()
+        self._sampler: Sampler = sampler or UsageSampler()
 
     def skip(self, count: int) -> None:
         """Numbers for records that were dropped before they came here."""
@@ -173,6 +178,6 @@ def _add_span(record: Record, span: SpanContext | None) -> None:
         _add_exception(record, span.caught)
 
 
-def _add_exception(record: Record, caught: Caught) -> None:
+def _add_exception(record: Record, caught: Caught | ExceptionInfo) -> None:
     record.exception = tell(caught)
     record.size += text_size(record.exception.stack)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from itertools import repeat, starmap
 from typing import Any
 
@@ -55,7 +55,7 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
     ) -> None:
         self.records: deque[RawRecord | Barrier] = deque()
         super().__init__()
-        self.append = self.records.append
+        self.append: Callable[[RawRecord | Barrier], None] = self.records.append
         self.plain_append: Callable[[RawRecord | Barrier], None] | None = (
             None  # set aside while somebody waits
         )
@@ -101,12 +101,15 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         ):
             self.append(record)
         else:
-            with self._lock:
-                self.dropped += 1
-                self.dropped_untold += 1
+            self._drop()
             awaited.drop(self, INTAKE_FULL)
         if not self.pending:
             self.wake()
+
+    def _drop(self) -> None:
+        with self._lock:
+            self.dropped += 1
+            self.dropped_untold += 1
 
     def put_barrier(self, barrier: Barrier) -> None:
         """Mark this place in the queue; the caller wakes the writer."""
@@ -153,7 +156,29 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         self._allowance.clear()
         self.limit = self._allowance.next_look
 
+    def close(self) -> None:
+        """The pipeline is closed, and nothing in memory any more."""
+
     # -- the writer, on its loop -----------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the writer can take something now."""
+        return bool(self.records or self.dropped_untold)
+
+    @property
+    def queued(self) -> int:
+        """Records that the writer has not taken, dropped ones that it has not been told of included."""
+        return len(self.records) - self.barriers + self.dropped_untold
+
+    @property
+    def unprotected(self) -> int:
+        """Records that should be in a journal and are not."""
+        return 0
+
+    def close_gaps(self) -> bool:
+        """No more records come in; whether that makes some that were held back ready to be taken."""
+        return False
 
     def woken(self) -> None:
         """End the writer's wait."""
@@ -166,7 +191,7 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         self.pending = False  # before the look: whoever appends from now on wakes us
         if self._room:  # who began to wait while the last records were taken
             self._let_in()
-        if not self.records and not self.dropped_untold:
+        if not self.waiting:
             loop = asyncio.get_running_loop()
             self._waiter = waiter = loop.create_future()
             timer = loop.call_later(SAFETY_TIMER, self.woken)
@@ -202,6 +227,10 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
             self.limit = self._allowance.next_look
         if self._room:
             self._let_in()
+
+    def put_back(self, items: Sequence[RawRecord | Barrier]) -> None:
+        """What was taken last and could not be offered comes first again."""
+        self.records.extendleft(reversed(items))
 
     def take_dropped(self) -> int:
         """How many were dropped since the last call; their numbers are skipped."""

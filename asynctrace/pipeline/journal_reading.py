@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from asynctrace.core import codec
-from asynctrace.core.context import SpanContext
+from asynctrace.core.context import SpanContext, make_span
 from asynctrace.core.exceptions import ExceptionInfo
 from asynctrace.core.process import ProcessInfo
 from asynctrace.core.record import Detail, Kind, NumberedRecord
@@ -120,7 +120,7 @@ class JournalReading:
             if entry is None:
                 return None
             run = self._runs.get((entry.trace_id, entry.root)) or _unknown_run(entry)
-            made = self._made[key] = SpanContext(run, "", key, None)
+            made = self._made[key] = make_span(run, key)
             made.parent = self._span(entry.parent)
         return made
 

@@ -8,7 +8,9 @@ from contextlib import suppress
 from functools import partial
 from time import monotonic
 
+from asynctrace.core.batch import Mark
 from asynctrace.core.record import Kind, Record
+from asynctrace.core.slice import first_of
 from asynctrace.pipeline.backlog import Backlog, Load, Waiter
 from asynctrace.pipeline.deadline import Deadline
 from asynctrace.pipeline.delivery import Delivery
@@ -106,7 +108,7 @@ class Lane:
         admitted, interrupt = records, None
         if self.sifting or options.admit is not None:
             try:
-                admitted = [record for record in records if self._admits(record)]
+                admitted = [record for record in records if self.admits(record)]
             except BaseException as error:  # an interrupt in the user's rule: all are kept, then it goes on
                 interrupt = error
         given = next_seq - self._next_seq
@@ -135,7 +137,8 @@ class Lane:
         self.counts.taken += count
         self.counts.dropped[reason] += count
 
-    def _admits(self, record: Record) -> bool:
+    def admits(self, record: Record) -> bool:
+        """Whether the lane's rule takes the record."""
         if record.kind is not Kind.LOG:
             return True
         level = self.options.level
@@ -348,6 +351,31 @@ class Lane:
         ended = self._tally.end_range(self._next_seq)
         if ended is not None:
             self._backlog.end_range(ended)
+
+    # -- for the journal -------------------------------------------------------------------------------------
+
+    @property
+    def key(self) -> str | None:
+        """The lane's name in the state directory; None when it keeps nothing there."""
+        return self._shelter.key if self._shelter is not None else None
+
+    @property
+    def safe(self) -> int:
+        """Every number below is safe, or settled otherwise, as far as the lane has seen them."""
+        loads = [load for load in self._settlement.hand if not load.on_disk] + self._spillway.in_memory
+        firsts = [first_of(load.batch.parts[0]) for load in loads if len(load.batch)]
+        oldest = self._backlog.oldest
+        return min([self._next_seq, *firsts, *([oldest] if oldest is not None else [])])
+
+    def end_range(self) -> None:
+        """Have a mark written for what came so far."""
+        self._end_range()
+        self._wake.set()
+
+    @property
+    def stored_marks(self) -> Mark:
+        """What the marks in the store add up to."""
+        return self._tally.stored_sum
 
     # -- the ledger ------------------------------------------------------------------------------------------
 

@@ -82,6 +82,7 @@ class PipelineStats:
         queued: records in the Intake.
         dropped: records that found the Intake full.
         lanes: one page a lane.
+        unprotected: records that the journal did not take, for it was full or could not be written.
         approximate: True when the home loop did not answer and the counts may be torn.
         started_ns: wall clock of when the counting began; 0 when nobody knows.
     """
@@ -93,6 +94,7 @@ class PipelineStats:
     lanes: tuple[LaneStats, ...]
     approximate: bool = False
     started_ns: int = 0
+    unprotected: int = 0
 
     @property
     def balanced(self) -> bool:

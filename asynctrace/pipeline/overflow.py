@@ -15,7 +15,7 @@ from concurrent.futures import TimeoutError as LateError
 from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 from asynctrace.core.batch import Batch
 from asynctrace.pipeline.backlog import Load, Waiter
@@ -27,15 +27,28 @@ PATIENCE = 1.0
 """Seconds that the end of a loop or of the process waits for a call that the thread is in."""
 
 
+class Recovery(Protocol):
+    """Brings what killed processes left in journals to the spools, once for all lanes."""
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there may be something, after one look at the disk."""
+
+    def run(self) -> None:
+        """Do it, unless it has been done; blocks. A failure is said, not raised."""
+
+
 class Overflow:
     """What of one lane is on disk, and what is on its way there or back.
 
     Args:
         spool: the lane's.
         worker: the lane's thread for blocking calls.
+        recovery: brings what is in journals to the spool, before that is adopted.
     """
 
-    def __init__(self, spool: Spool, worker: Worker) -> None:
+    def __init__(self, spool: Spool, worker: Worker, recovery: Recovery | None = None) -> None:
+        self._recovery = recovery
         self.active = False
         self.spooled = 0
         self.adopted = 0
@@ -59,14 +72,20 @@ class Overflow:
 
     async def adopt(self) -> Adopted:
         """Take over what dead processes left, once; when there is nothing, after one look at the disk."""
-        if self._looked or not self._spool.is_there():
+        recovers = self._recovery is not None and self._recovery.is_needed
+        if self._looked or not (recovers or self._spool.is_there()):
             self._looked = True
             return Adopted()
         if self._adoption is None:
-            self._adoption = self._worker.submit(self._spool.adopt)
+            self._adoption = self._worker.submit(self._recover_and_adopt)
         await until_ended(self._adoption)
         self._looked = True
         return self._take_adopted()
+
+    def _recover_and_adopt(self) -> Adopted:
+        if self._recovery is not None:
+            self._recovery.run()
+        return self._spool.adopt()
 
     def _take_adopted(self) -> Adopted:
         adoption, self._adoption = self._adoption, None

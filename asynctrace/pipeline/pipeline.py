@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from asynctrace.core.ids import new_producer
 from asynctrace.core.redaction import Redactor
@@ -19,11 +19,17 @@ from asynctrace.pipeline.chore import Chore
 from asynctrace.pipeline.closing import Closing
 from asynctrace.pipeline.finisher import Finisher
 from asynctrace.pipeline.intake import Barrier, Intake
+from asynctrace.pipeline.journal import MAX_BYTES, Durability, Journal
+from asynctrace.pipeline.journal_keeper import JournalKeeper
+from asynctrace.pipeline.journaled_intake import JournaledIntake
 from asynctrace.pipeline.ledger import PipelineStats
 from asynctrace.pipeline.options import LaneOptions
+from asynctrace.pipeline.process import UnknownUsage
+from asynctrace.pipeline.recovery import Recovery
 from asynctrace.pipeline.report import FlushReport
 from asynctrace.pipeline.residence import Residence
 from asynctrace.pipeline.roster import Roster
+from asynctrace.pipeline.screen import Screen
 from asynctrace.pipeline.state_directory import StateDirectory
 from asynctrace.pipeline.writer import DEFAULT_LINGER, Writer
 from asynctrace.ports import AnySink, Processor
@@ -36,6 +42,8 @@ DEFAULT_CAPACITY = 1_000_000
 
 DEFAULT_CAPACITY_BYTES = 512 << 20
 """Bytes in the Intake: usual records reach the other bound first."""
+Recovers = Literal["own", "all"]
+"""What a pipeline recovers of the journals of killed processes: what was meant for its sinks, or all, for each sink."""
 
 _S = TypeVar("_S")
 
@@ -59,6 +67,10 @@ class Pipeline:
         options: how the lanes behave; by default :data:`LOCAL` for local sinks and :data:`REMOTE` for others.
         chore: blocking work to do now and then while records flow, such as retention; None: nothing.
         redactor: takes the secrets out of each record, after the processors; by default ``Redactor()``.
+        durability: what a record survives once its call has returned, see :data:`Durability`; None: nothing. It
+            needs a state directory.
+        journal_max_bytes: bytes on disk for records that are not safe yet.
+        recovers: see :data:`Recovers`.
 
     Example:
         >>> from asynctrace.sinks.memory import MemorySink
@@ -79,19 +91,20 @@ class Pipeline:
         redactor: Redactor | None = None,
         state: StateDirectory | None = None,
         chore: Chore | None = None,
+        durability: Durability | None = None,
+        journal_max_bytes: int = MAX_BYTES,
+        recovers: Recovers = "own",
     ) -> None:
         self.redactor = redactor or Redactor()
-        self.intake = Intake(
-            capacity,
-            capacity_bytes,
-            self._wake,
-            block_timeout=block_timeout,
-            is_at_home=self._is_at_home,
-        )
         self._processors = tuple(processors)
         self._linger = linger
         self._finisher = Finisher(new_producer(), self._processors, self.redactor)
-        self._roster = Roster(self._finisher, options, state, self._tell_drops)
+        self._state = state
+        self._journaling = durability, journal_max_bytes
+        self._recovers = recovers
+        self.intake = self._new_intake(capacity, capacity_bytes, block_timeout)
+        self.recovery = self._new_recovery()
+        self._roster = Roster(self._finisher, options, state, self._tell_drops, self.recovery, durability)
         self._residence = Residence(
             self.intake,
             self._roster,
@@ -103,10 +116,41 @@ class Pipeline:
         self._closing = Closing(self._residence, close_timeout)
         for sink in sinks:
             self._roster.add(sink)
+        self._serve()
         home.register(self)
 
     def _new_writer(self) -> Writer:
-        return Writer(self.intake, self._finisher, self._roster.lanes, self._linger)
+        lanes, intake = self._roster.lanes, self.intake
+        if isinstance(intake, JournaledIntake):
+            return Writer(intake, self._finisher, lanes, self._linger, JournalKeeper(intake, self._roster))
+        return Writer(intake, self._finisher, lanes, self._linger)
+
+    def _new_intake(self, capacity: int, capacity_bytes: int, block_timeout: float) -> Intake:
+        waiting: dict[str, Any] = {"block_timeout": block_timeout, "is_at_home": self._is_at_home}
+        if self._state is None or self._journaling[0] is None:
+            return Intake(capacity, capacity_bytes, self._wake, **waiting)
+        screen = Screen(self.redactor)
+        return JournaledIntake(capacity, capacity_bytes, self._wake, self._new_journal, screen, **waiting)
+
+    def _new_journal(self) -> Journal:
+        durability, max_bytes = self._journaling
+        assert self._state is not None
+        assert durability is not None
+        return Journal(self._state, self.producer, self.redactor, durability=durability, max_bytes=max_bytes)
+
+    def _new_recovery(self) -> Recovery | None:
+        if self._state is None:
+            return None
+        return Recovery(
+            self._state,
+            lambda: self._roster.lanes,
+            lambda producer: Finisher(producer, self._processors, self.redactor, UnknownUsage()),
+            to_all=self._recovers == "all",
+        )
+
+    def _serve(self) -> None:
+        if isinstance(self.intake, JournaledIntake):
+            self.intake.journal.serve([lane.key for lane in self._roster.lanes if lane.key is not None])
 
     def _wake(self) -> None:
         self._residence.wake()
@@ -136,6 +180,11 @@ class Pipeline:
     def closed(self) -> bool:
         """Whether closing has begun."""
         return self._residence.is_closed
+
+    @property
+    def keeps(self) -> bool:
+        """Whether each lane keeps on disk what its sink does not take."""
+        return all(lane.key is not None for lane in self._roster.lanes)
 
     @property
     def close_timeout(self) -> float:
@@ -175,6 +224,7 @@ class Pipeline:
 
         def add() -> None:
             lane = self._roster.add(sink, options)
+            self._serve()
             if self._residence.tasks:
                 self._residence.run(lane)
 
@@ -269,7 +319,7 @@ class Pipeline:
         self.intake.woken()
 
     def _report(self, *, done: bool) -> FlushReport:
-        queued = max(0, len(self.intake.records) - self.intake.barriers)
+        queued = max(0, self.intake.queued)
         return FlushReport(self._roster.reports(queued), done)
 
     # -- closing ---------------------------------------------------------------------------------------------
@@ -353,7 +403,7 @@ class Pipeline:
     @property
     def owed(self) -> int:
         """Records in memory that local stores have yet to make safe."""
-        return self._roster.owed(len(self.intake.records))
+        return self._roster.owed(self.intake.queued + self.intake.barriers)
 
     def drain_now(self) -> None:
         """Write what is left with plain blocking calls: its event loop does not come round any more."""
@@ -366,9 +416,12 @@ class Pipeline:
 
     def after_fork(self) -> None:
         """In a forked child: everything inherited is the parent's; keep it, use none of it, start afresh."""
-        self.intake.clear()
         self._finisher = Finisher(new_producer(), self._processors, self.redactor)
+        self.intake.clear()
+        if self.recovery is not None:
+            self.recovery.after_fork()
         inherited = self._roster.after_fork(self._finisher)
+        self._serve()
         self._residence.after_fork(self._new_writer(), self.producer, inherited)
 
     # -- asking from anywhere --------------------------------------------------------------------------------
@@ -381,7 +434,7 @@ class Pipeline:
             return self._stats(approximate=True)
 
     def _stats(self, approximate: bool = False) -> PipelineStats:
-        queued = len(self.intake.records) - self.intake.barriers + self.intake.dropped_untold
+        queued = self.intake.queued
         return PipelineStats(
             producer=self.producer,
             emitted=self._finisher.next_seq - 1 + queued,
@@ -390,6 +443,7 @@ class Pipeline:
             lanes=tuple(lane.stats(queued) for lane in self._roster.lanes),
             approximate=approximate,
             started_ns=self._finisher.started_ns,
+            unprotected=self.intake.unprotected,
         )
 
     def wait(self, done: concurrent.futures.Future[None], timeout: float | None) -> bool:

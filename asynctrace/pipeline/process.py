@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import Protocol
 
 from asynctrace.core.process import ProcessInfo
 from asynctrace.core.record import Usage
@@ -67,6 +68,21 @@ def _boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return ""
+
+
+class Sampler(Protocol):
+    """Tells what the process uses."""
+
+    def sample(self) -> Usage | None:
+        """The newest sample; None when there is none."""
+
+
+class UnknownUsage:
+    """For records of another process, which nobody can ask any more."""
+
+    def sample(self) -> Usage | None:
+        """None."""
+        return None
 
 
 class UsageSampler:

@@ -95,7 +95,7 @@ class Residence:
 
     @property
     def _queued(self) -> bool:
-        return bool(self.intake.records or self.intake.dropped_untold)
+        return self.intake.waiting
 
     # -- moving in -------------------------------------------------------------------------------------------
 
@@ -221,6 +221,7 @@ class Residence:
         elif self.is_closed:
             self.drain_now()
         if self.is_closed and not self.ended.done():
+            self.intake.close()
             self.ended.set_result(None)
 
     def leave_standstill(self) -> None:
@@ -266,8 +267,7 @@ class Residence:
             self._draining = True
             try:
                 self.intake.pending = False  # who appends from now on comes here, and waits for the lock
-                while self._queued:
-                    self.writer.step()
+                self.writer.finish()
                 for lane in self.roster.lanes:
                     lane.finish_now()
                     if self.phase is Phase.CLOSED:

@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 
 from asynctrace.errors import ConfigurationError
 from asynctrace.pipeline.finisher import Finisher
+from asynctrace.pipeline.journal import Durability
 from asynctrace.pipeline.lane import Lane
 from asynctrace.pipeline.options import LOCAL, REMOTE, LaneOptions
+from asynctrace.pipeline.overflow import Recovery
 from asynctrace.pipeline.report import LaneReport, report_of
 from asynctrace.pipeline.settlement import TellDrops
 from asynctrace.pipeline.shelter import Shelter
@@ -28,6 +30,8 @@ class Roster:
         options: how lanes behave unless somebody says otherwise; None: :data:`LOCAL` or :data:`REMOTE`.
         state: where what cannot be delivered is kept; None: nowhere.
         tell_drops: of a lane.
+        recovery: brings what is in journals to the spools.
+        durability: of the pipeline; ``"disk"`` has spools fsync each batch.
     """
 
     def __init__(
@@ -36,7 +40,11 @@ class Roster:
         options: LaneOptions | None,
         state: StateDirectory | None,
         tell_drops: TellDrops,
+        recovery: Recovery | None = None,
+        durability: Durability | None = None,
     ) -> None:
+        self._durability = durability
+        self._recovery = recovery
         self.lanes: list[Lane] = []
         self._finisher = finisher
         self._options = options
@@ -116,7 +124,8 @@ class Roster:
             name,
             max_bytes=options.spool_max_bytes,
             max_age=options.spool_max_age,
-            fsync_interval=options.spool_fsync,
+            recovery=self._recovery,
+            fsync_interval=0.0 if self._durability == "disk" else options.spool_fsync,
         )
 
     # -- levels ----------------------------------------------------------------------------------------------

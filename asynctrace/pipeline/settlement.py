@@ -107,6 +107,7 @@ class Settlement:
         """The load, which was in memory, is on disk now."""
         self.in_hand -= len(load.batch)
         self.progress += 1
+        self._tally.stored(load.batch.marks)
         if writing.refused:
             newest = writing.refused[-1]
             self.dropped_from_disk(len(writing.refused), "spool full", newest.seq, newest.producer)
@@ -143,6 +144,8 @@ class Settlement:
                 self._watch.safe(stored)
         for reason, records in (dead or {}).items():
             self._count_dead(records, reason)
+        if batch.marks and not load.on_disk:
+            self._tally.stored(batch.marks)
         self._let_go(load, lost=lost, kept=kept)
 
     def reject(

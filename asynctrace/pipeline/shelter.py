@@ -15,7 +15,7 @@ from asynctrace.core.clock import SYSTEM_CLOCK
 from asynctrace.core.record import Record
 from asynctrace.pipeline.dead_letters import DeadLetters
 from asynctrace.pipeline.diagnostics import diagnostics
-from asynctrace.pipeline.overflow import PATIENCE, Overflow
+from asynctrace.pipeline.overflow import PATIENCE, Overflow, Recovery
 from asynctrace.pipeline.segments import FSYNC_INTERVAL
 from asynctrace.pipeline.spool import Spool
 from asynctrace.pipeline.state_directory import StateDirectory
@@ -35,6 +35,7 @@ class Shelter:
         max_age: seconds that a record is worth delivering.
         fsync_interval: seconds between two fsyncs of the spool; see
             :class:`~asynctrace.pipeline.segments.Segments`.
+        recovery: brings what is in journals to the spool, before that is adopted; None: nothing does.
     """
 
     def __init__(
@@ -46,9 +47,11 @@ class Shelter:
         max_bytes: int,
         max_age: float,
         fsync_interval: float | None = FSYNC_INTERVAL,
+        recovery: Recovery | None = None,
     ) -> None:
+        self._recovery = recovery
         self._state = state
-        self._key = key
+        self.key = key
         self._lane = lane
         self._max_bytes = max_bytes
         self._max_age = max_age
@@ -61,7 +64,7 @@ class Shelter:
     @property
     def overflow(self) -> Overflow | None:
         """The lane's side of its spool; None while nothing can be written."""
-        if self._overflow is None and (directories := self._state.spools(self._key)):
+        if self._overflow is None and (directories := self._state.spools(self.key)):
             spool = Spool(
                 directories[0],
                 elsewhere=directories[1:],
@@ -69,7 +72,7 @@ class Shelter:
                 max_age=self._max_age,
                 fsync_interval=self._fsync_interval,
             )
-            self._overflow = Overflow(spool, self._worker)
+            self._overflow = Overflow(spool, self._worker, self._recovery)
         return self._overflow
 
     def bury(self, records: Sequence[Record], *, sink: str, reason: str, traceback: str) -> None:
@@ -103,7 +106,7 @@ class Shelter:
             self._unburied.popleft()
 
     def _find_room(self, add: Callable[[DeadLetters], int]) -> bool:
-        directories = self._state.dead_letters(self._key)
+        directories = self._state.dead_letters(self.key)
         if not directories:
             self._state.complain()
             return False

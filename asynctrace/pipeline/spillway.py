@@ -63,8 +63,13 @@ class Spillway:
     @property
     def size(self) -> int:
         """Bytes of the records on their way to the disk."""
-        loads = (self._unwritten, self.overflow.writing if self.overflow is not None else None)
-        return sum(load.batch.size for load in loads if load is not None)
+        return sum(load.batch.size for load in self.in_memory)
+
+    @property
+    def in_memory(self) -> list[Load]:
+        """Loads on their way to the disk."""
+        writing = self.overflow.writing if self.overflow is not None else None
+        return [load for load in (self._unwritten, writing) if load is not None]
 
     def rehome(self) -> None:
         """Forget the event loop that is gone."""

@@ -40,6 +40,10 @@ class Tally:
         self._filtered = 0
         self._given_out = 0
         self._owed: list[Mark] = []
+        self._stored = Mark(
+            producer, first, first - 1, 0
+        )  # the sum of the marks that are in the store, or on disk
+        self._stored_apart: list[Mark] = []  # in the store, but one before them is not
 
     def held_back(self, count: int) -> None:
         """So many numbers of the open range were filtered."""
@@ -81,6 +85,30 @@ class Tally:
         """The batch that carried these marks failed; they are owed to the next one."""
         for mark in marks:
             self._owe(mark)
+
+    def stored(self, marks: tuple[Mark, ...]) -> None:
+        """These marks are in the store, or on disk on their way there."""
+        self._stored_apart += [mark for mark in marks if mark.producer == self._producer]
+        left = []
+        for mark in self._stored_apart:
+            if mark.first == self._stored.last + 1 or (mark.last < mark.first <= self._stored.last + 1):
+                before = self._stored
+                self._stored = Mark(
+                    before.producer,
+                    before.first,
+                    max(before.last, mark.last),
+                    before.admitted + mark.admitted,
+                    before.filtered + mark.filtered,
+                    before.dropped + mark.dropped,
+                )
+            else:
+                left.append(mark)
+        self._stored_apart = left
+
+    @property
+    def stored_sum(self) -> Mark:
+        """What the marks in the store add up to, from the first number to the last one without a gap."""
+        return self._stored
 
     @property
     def owes(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import cast
@@ -35,9 +35,18 @@ class Writer:
         finisher: puts them into canonical form.
         lanes: the pipeline's own list, which may change while the writer runs.
         linger: seconds to wait for more records after a wake-up.
+        tend: called between two slices, and once a second: what a journal keeps is compared with what is safe.
     """
 
-    def __init__(self, intake: Intake, finisher: Finisher, lanes: list[Lane], linger: float) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        finisher: Finisher,
+        lanes: list[Lane],
+        linger: float,
+        tend: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._tend = tend
         self._intake = intake
         self._finisher = finisher
         self._lanes = lanes
@@ -53,6 +62,7 @@ class Writer:
             await self._intake.wait()
             await self._wait_for_more()
             await self.drain()
+            self._tend()
 
     def hurry(self) -> None:
         """End the linger: somebody waits for what is in the queue."""
@@ -66,11 +76,17 @@ class Writer:
 
     async def drain(self) -> None:
         """Offer everything that is in the queue."""
-        while self._intake.records or self._intake.dropped_untold:
+        while self._intake.waiting:
             await self._wait_for_lanes()
             self.step()
+            self._tend()
             await asyncio.sleep(0)
         self._hurry = False
+
+    def finish(self) -> None:
+        """Offer everything that is in the queue, without giving way; no more records come in meanwhile."""
+        while self._intake.waiting or self._intake.close_gaps():
+            self.step()
 
     def step(self) -> None:
         """Take one slice, finish it, offer it; never awaits.
@@ -97,7 +113,7 @@ class Writer:
                 self.tell_drops(INTAKE_FULL, count, raws[-1].run)
         finally:
             if done < len(items):
-                self._intake.records.extendleft(reversed(items[done:]))
+                self._intake.put_back(items[done:])
         if self._interrupt is not None:
             interrupt, self._interrupt = self._interrupt, None
             raise interrupt

@@ -1,0 +1,174 @@
+"""The recording methods of handles whose pipeline has a journal: classes of their own, so that others do not pay.
+
+The body of :func:`_recorder` is that of :mod:`asynctrace.emitter`, with the record written to the journal before it is
+queued. What the screen does not pass leaves it for the long way, as do unusual calls.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import cache
+from threading import get_ident
+from time import time_ns
+from types import FunctionType
+from typing import Any
+
+from asynctrace.core.codec import pack
+from asynctrace.core.context import current_span
+from asynctrace.core.level import Level
+from asynctrace.core.record import NumberedRecord
+from asynctrace.emitter import Awaited, Emitter, caller, quiet
+from asynctrace.pipeline.journal import Durability
+from asynctrace.pipeline.journal_entries import MARK, RECORD
+from asynctrace.pipeline.journaled_intake import JournaledIntake
+from asynctrace.pipeline.room import DONE
+from asynctrace.pipeline.screen import PLAIN
+from asynctrace.span import QuietSpan, quiet_span
+
+_getframe = sys._getframe
+
+EVERYTHING = -1
+"""The threshold of a handle that silences nothing; not 0, so that its spans ask the outlet what they shall be."""
+
+
+def handle_class(durability: Durability) -> Callable[[Any, int], Any]:
+    """Makes of the class of a handle, and a threshold, the one whose methods journal."""
+    # An fsync costs a thousand times as much as the long way round, which every append to the Intake is.
+    return _journaling if durability == "process" else _journaling_slowly
+
+
+def span_class(durability: Durability) -> Callable[[int], Any] | None:
+    """Makes of a threshold the class of spans whose methods journal."""
+    return _journaling_span if durability == "process" else None
+
+
+@cache
+def _journaling(loud: Any, threshold: int) -> type[Any]:
+    return _variant(quiet(loud, threshold), loud, threshold, _methods(loud, threshold))
+
+
+@cache
+def _journaling_slowly(loud: Any, threshold: int) -> type[Any]:
+    return _variant(quiet(loud, threshold), loud, threshold, {})
+
+
+@cache
+def _journaling_span(threshold: int) -> type[Any]:
+    return _variant(quiet_span(threshold), QuietSpan, threshold, _methods(QuietSpan, threshold))
+
+
+def _variant(base: Any, loud: Any, threshold: int, methods: dict[str, Any]) -> type[Any]:
+    facts = {
+        "__slots__": (),
+        "__doc__": loud.__doc__,
+        "__module__": loud.__module__,
+        "_loud": loud,
+        "_threshold": threshold or EVERYTHING,
+    }
+    return type(base.__name__, (base,), {**facts, **methods})
+
+
+def _methods(loud: Any, threshold: int) -> dict[str, Any]:
+    """The recording methods from the threshold on, each with a code object of its own, as those of other handles."""
+    methods: dict[str, Any] = {}
+    for level in Level:
+        for name, long_way, result in ((level.label, "_emit", None), (f"a{level.label}", "_aemit", DONE)):
+            if level >= threshold:
+                record = _recorder(level, long_way, result, loud._inside)
+                code = record.__code__.replace(co_name=name, co_qualname=f"{loud.__name__}.{name}")
+                methods[name] = FunctionType(code, globals(), name, None, record.__closure__)
+    return methods
+
+
+def _recorder(level: Level, long_way: str, result: Awaited | None, inside: bool) -> Any:
+    """The method for one level in one colour; the two differ in what they give back.
+
+    Args:
+        level: the level.
+        long_way: the name of the method for unusual calls.
+        result: what a usual call gives back.
+        inside: whether the handle is itself the span that its records belong to.
+    """
+    number_of_level = int(level)
+    span_here = current_span.get
+
+    def record(self: Emitter, message: object, /, *args: object, **fields: Any) -> Any:
+        intake: JournaledIntake = self._intake  # type: ignore[assignment]
+        if (
+            args
+            or type(message) is not str
+            or "exc_info" in fields
+            or len(intake.records) >= intake.limit
+            or intake.plain_append is not None  # a receipt waits for records
+        ):
+            return getattr(self, long_way)(number_of_level, message, args, fields, caller())
+        try:
+            screen = intake.screen
+            texts = screen.texts
+            payload = None
+            passes = message in texts
+            if fields:
+                if passes := passes and screen.names.issuperset(fields):
+                    for value in fields.values():
+                        if type(value) is str:
+                            if value not in texts:
+                                passes = False
+                        elif type(value) not in PLAIN:
+                            passes = False
+                if not (passes or screen.passes(message, fields)):
+                    return getattr(self, long_way)(number_of_level, message, args, fields, caller())
+                payload = pack(fields)
+            elif not (passes or screen.passes(message, fields)):
+                return getattr(self, long_way)(number_of_level, message, args, fields, caller())
+            frame = _getframe(1)
+        except BaseException as error:  # the long way takes every value; an interrupt goes on afterwards
+            return getattr(self, long_way)(number_of_level, message, args, fields, caller(), interrupt=error)
+        context = self._context
+        span: Any = self if inside else span_here()
+        code, lasti = frame.f_code, frame.f_lasti
+        journal = intake.journal
+        try:
+            number = next(journal.numbers)  # before the look at the segment, see there
+            segment = journal.segment
+            site = id(code) + lasti
+            span_id = 0 if span is None else span.span_id
+            if (
+                context.journaled_in is not segment
+                or site not in segment.sites
+                or (span_id and span_id not in segment.spans)
+            ):
+                journal.refer(context, span, code, lasti)
+            now, thread = time_ns(), get_ident()
+            entry = pack(
+                (RECORD, number, now, number_of_level, context.key, span_id, site, thread, message, payload)
+            )
+            try:
+                write = segment.write
+                write(entry)
+                write(MARK)
+            except ValueError:
+                journal.append_elsewhere(entry)
+            intake.enqueue(
+                NumberedRecord(
+                    now,
+                    number_of_level,
+                    context,
+                    span,
+                    message,
+                    payload,
+                    code,
+                    lasti,
+                    thread,
+                    0,
+                    number,
+                )
+            )
+        except BaseException:
+            journal.interrupted += 1
+            raise
+        if not intake.pending:
+            intake.wake()
+        return result
+
+    return record
