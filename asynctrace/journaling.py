@@ -9,8 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import cache
-from threading import get_ident
-from time import time_ns
 from types import FunctionType
 from typing import Any
 
@@ -99,7 +97,7 @@ def _recorder(level: Level, long_way: str, result: Awaited | None, inside: bool)
             args
             or type(message) is not str
             or "exc_info" in fields
-            or len(intake.records) >= intake.limit
+            or (len(intake.records) >= intake.limit and intake.full())
             or intake.plain_append is not None  # a receipt waits for records
         ):
             return getattr(self, long_way)(number_of_level, message, args, fields, caller())
@@ -139,9 +137,21 @@ def _recorder(level: Level, long_way: str, result: Awaited | None, inside: bool)
                 or (span_id and span_id not in segment.spans)
             ):
                 journal.refer(context, span, code, lasti)
-            now, thread = time_ns(), get_ident()
+            raw = NumberedRecord(number_of_level, context, span, message, payload, code, lasti)
+            raw.number = number
             entry = pack(
-                (RECORD, number, now, number_of_level, context.key, span_id, site, thread, message, payload)
+                (
+                    RECORD,
+                    number,
+                    raw.time_ns,
+                    number_of_level,
+                    context.key,
+                    span_id,
+                    site,
+                    raw.thread,
+                    message,
+                    payload,
+                )
             )
             try:
                 write = segment.write
@@ -149,21 +159,8 @@ def _recorder(level: Level, long_way: str, result: Awaited | None, inside: bool)
                 write(MARK)
             except ValueError:
                 journal.append_elsewhere(entry)
-            intake.enqueue(
-                NumberedRecord(
-                    now,
-                    number_of_level,
-                    context,
-                    span,
-                    message,
-                    payload,
-                    code,
-                    lasti,
-                    thread,
-                    0,
-                    number,
-                )
-            )
+            enqueue = intake.enqueue
+            enqueue(raw)
         except BaseException:
             journal.interrupted += 1
             raise

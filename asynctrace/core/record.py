@@ -80,7 +80,7 @@ class NumberedRecord(RawRecord, gc=False):
         number: of the record; with the producer its idempotence key.
     """
 
-    number: int
+    number: int = 0
 
 
 class Usage(Struct, frozen=True, gc=False):

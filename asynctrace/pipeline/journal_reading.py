@@ -88,7 +88,6 @@ class JournalReading:
             exception = None if entry.exception is None else ExceptionInfo(*entry.exception)
             detail = Detail(entry.fields, exception, entry.duration_ns, status, entry.task)
         return NumberedRecord(
-            entry.time_ns,
             entry.level,
             context,
             self._span(entry.span),
@@ -96,8 +95,9 @@ class JournalReading:
             detail,
             self._sites.get(entry.site, UNKNOWN_SITE),
             0,
-            entry.thread,
             kind,
+            entry.time_ns,
+            entry.thread,
             entry.number,
         )
 

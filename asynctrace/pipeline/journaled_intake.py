@@ -102,7 +102,6 @@ class JournaledIntake(Intake):
             except Exception as error:
                 diagnostics.say(logging.WARNING, ("journal",), "a record is not in the journal: %r", error)
             record = NumberedRecord(
-                raw.time_ns,
                 raw.level,
                 raw.run,
                 span,
@@ -110,8 +109,9 @@ class JournaledIntake(Intake):
                 detail,
                 raw.code,
                 raw.lasti,
-                raw.thread,
                 raw.kind,
+                raw.time_ns,
+                raw.thread,
                 number,
             )
             if self.claims and (who := self.claims.pop(id(raw), None)) is not None:
