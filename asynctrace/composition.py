@@ -35,7 +35,7 @@ _Key = tuple[object, ...]
 _FLEETING = ("asynctrace.sinks.console", "asynctrace.sinks.memory")
 """Sinks that keep nothing themselves: what they do not take, nobody wants back at the next start."""
 
-_APPENDING = ("asynctrace.sinks.file", "asynctrace.sinks.jsonl")
+_SPREADING = "asynctrace.sinks.file"
 _LARGE_WRITE = 4096  # records: a burst of many runs goes to a directory file by file
 
 
@@ -284,7 +284,7 @@ def lane_options(sink: AnySink, values: Settings) -> LaneOptions:
             return replace(LOCAL, spool_max_bytes=0, safety="memory")
         return replace(
             LOCAL,
-            max_records=_LARGE_WRITE if type(sink).__module__ in _APPENDING else LOCAL.max_records,
+            max_records=_LARGE_WRITE if type(sink).__module__ == _SPREADING else LOCAL.max_records,
             spool_max_bytes=values.spool_max_bytes,
             spool_max_age=values.spool_max_age,
             spool_fsync=values.spool_fsync,
