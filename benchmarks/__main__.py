@@ -17,7 +17,18 @@ from benchmarks import report
 from benchmarks.figures import Group, Result
 from benchmarks.harness import JobError, Values
 
-_MODULES = ("emit", "spans", "threads", "jsonl", "sqlite", "service", "workflow", "memory", "imports")
+_MODULES = (
+    "emit",
+    "spans",
+    "threads",
+    "jsonl",
+    "sqlite",
+    "service",
+    "workflow",
+    "memory",
+    "imports",
+    "neighbours",
+)
 
 
 def _groups() -> list[Group]:

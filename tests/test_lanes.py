@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from lane_kit import QUICK, GateSink, ScriptedSink, auntil, check_marks
@@ -352,24 +353,59 @@ async def test_the_writer_waits_for_a_slow_local_lane_and_nothing_is_dropped() -
 # -- beside a lane that is worse off -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("when_full", ["wait", "drop_oldest", "drop_newest"])
-async def test_a_hung_and_a_dead_sink_do_not_hold_back_a_healthy_one(when_full: str) -> None:
-    hung, healthy = GateSink(), ScriptedSink()
-    dead = ScriptedSink([TransientSinkError("dead")] * 100_000)
-    options = replace(QUICK, when_full=when_full, capacity=5_000, high_water=100, patience=0.02)
-    async with Trace("r", sinks=[(hung, options), (dead, options), (healthy, QUICK)]) as trace:
+@pytest.mark.parametrize("when_full", ["wait", "spill", "drop_oldest", "drop_newest"])
+async def test_a_slow_a_hung_and_a_dead_sink_do_not_hold_back_a_healthy_one(
+    when_full: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASYNCTRACE_STATE_DIR", str(tmp_path / "state"))
+
+    class Slow(ScriptedSink):
+        async def write(self, batch: Batch) -> None:
+            await asyncio.sleep(0.05)
+            await super().write(batch)
+
+        def __repr__(self) -> str:
+            return "<Slow>"
+
+    class Hung(GateSink):
+        def __repr__(self) -> str:
+            return "<Hung>"
+
+    class Dead(ScriptedSink):
+        async def write(self, batch: Batch) -> None:
+            raise TransientSinkError("dead")
+
+        def __repr__(self) -> str:
+            return "<Dead>"
+
+    slow, hung, dead, healthy = Slow(), Hung(), Dead(), ScriptedSink()
+    options = replace(
+        QUICK, when_full=when_full, capacity=5_000, high_water=100, patience=0.02, max_records=100
+    )
+    async with Trace(
+        "r", sinks=[(slow, options), (hung, options), (dead, options), (healthy, QUICK)]
+    ) as trace:
         pipeline = trace.pipeline
-        started = time.monotonic()
         for i in range(10_000):
             trace.info(f"m{i}")
+            if i % 1_000 == 0:
+                await asyncio.sleep(0)
         await auntil(lambda: len(healthy.messages) >= 10_000)
-        assert time.monotonic() - started < 3
-        assert [m for m in healthy.messages if m.startswith("m")] == names(10_000)
+        assert len(slow.messages) < 10_000
         await trace.aclose(timeout=0.1)
+    assert [m for m in healthy.messages if m.startswith("m")] == names(10_000), "complete and in order"
+    assert [m for m in slow.messages if m.startswith("m")] == sorted(
+        (m for m in slow.messages if m.startswith("m")), key=lambda m: int(m[1:])
+    )
     stats = pipeline.stats()
     assert stats.balanced
-    assert [lane.delivered for lane in stats.lanes][:2] == [0, 0]
-    assert stats.lanes[0].lost == stats.lanes[0].emitted
+    lanes = {lane.lane: lane for lane in stats.lanes}
+    assert lanes["scripted"].delivered == lanes["scripted"].emitted
+    assert (lanes["hung"].delivered, lanes["dead"].delivered) == (0, 0)
+    for name in ("hung", "dead"):
+        lane = lanes[name]
+        assert lane.spooled + lane.lost == lane.emitted
+        assert lane.spooled > (9_000 if when_full == "spill" else 0)
 
 
 async def test_flush_hurries_the_pause_before_a_retry() -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from lane_kit import auntil
 
 import asynctrace
 from asynctrace import (
+    Batch,
     ConfigurationError,
     LaneOptions,
     Level,
@@ -298,6 +300,37 @@ def test_loss_is_told() -> None:
                 await aassert_no_loss()
 
     asyncio.run(main())
+
+
+def test_what_waits_on_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASYNCTRACE_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("ASYNCTRACE_CLOSE_TIMEOUT", "0.1")
+
+    class Away:
+        async def open(self) -> None:
+            pass
+
+        async def write(self, batch: Batch) -> None:
+            raise TransientSinkError("away")
+
+        async def aclose(self) -> None:
+            pass
+
+        def __repr__(self) -> str:
+            return "<Away>"
+
+    async def main() -> None:
+        options = LaneOptions(when_full="spill", high_water=1, write_timeout=None)
+        async with Trace("run-1", sinks=[(Away(), options)]) as trace:
+            pipeline = trace.pipeline
+            trace.info("hello")
+            await auntil(lambda: pipeline.stats().lanes[0].spooled)
+            with pytest.raises(AssertionError, match=r"lane away .*record\(s\) on disk, not in the sink"):
+                await aassert_no_loss(timeout=0.05)
+        with pytest.raises(AssertionError, match=r"3 record\(s\) on disk"):
+            await aassert_no_loss(pipeline, timeout=0.05)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
 
 
 def test_what_is_on_its_way_is_told() -> None:

@@ -403,3 +403,22 @@ def test_a_sink_that_is_being_taken_out_when_its_loop_is_closed_loses_nothing(st
     assert back.messages == ["0", "1"]
     trace.close()
     taking_out._log_destroy_pending = False  # type: ignore[attr-defined]  # it stood still with its loop
+
+
+async def test_a_lane_that_runs_delivers_what_a_process_leaves_that_dies_meanwhile(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asynctrace.pipeline.lane.LOOK_INTERVAL", 0.05)
+    up, down = Remote(), Remote(up=False)
+    async with Trace("survivor", sinks=[(up, REMOTE)]) as trace:
+        await trace.aflush()
+        async with Trace("other", sinks=[(down, REMOTE)]) as other:
+            other.info("left behind")
+        await auntil(lambda: "left behind" in up.messages)
+        await auntil(lambda: trace.pipeline.stats().lanes[0].spooled == 0)
+        trace.info("and new ones go on")
+        await trace.aflush()
+        lane = trace.pipeline.stats().lanes[0]
+    assert (lane.adopted, lane.lost) == (3, 0)
+    assert lane.balanced
+    assert up.messages == ["left behind", "and new ones go on"]

@@ -11,7 +11,7 @@ from itertools import accumulate
 from asynctrace.core.batch import Batch, Mark
 from asynctrace.core.level import Level
 from asynctrace.core.record import Record
-from asynctrace.core.slice import first_of, size_of, sizes_of
+from asynctrace.core.slice import SLICE, first_of, size_of, sizes_of
 from asynctrace.pipeline.options import LaneOptions
 from asynctrace.pipeline.spool import Position
 from asynctrace.pipeline.tally import Range, Tally
@@ -123,6 +123,16 @@ class Backlog:
         return self.waiting >= self._options.trigger or self.size >= self._options.max_bytes
 
     @property
+    def behind(self) -> bool:
+        """Whether so much waits that the writer should wait too, if the policy has it do so."""
+        return not self.half_empty if self._options.when_full == "spill" else self.high
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether it need not wait any longer."""
+        return self.half_empty if self._options.when_full == "spill" else self.low
+
+    @property
     def high(self) -> bool:
         """Whether as much waits as high water is, or more."""
         options = self._options
@@ -179,11 +189,15 @@ class Backlog:
         """Somebody waits for everything that is in the backlog now."""
         self._items.append(waiter)
 
-    def cut(self) -> Load:
-        """Take the next batch from the front, with what stands right behind it."""
+    def cut(self, *, for_disk: bool = False) -> Load:
+        """Take the next batch from the front, with what stands right behind it.
+
+        Args:
+            for_disk: it goes to the spool, which takes more at once than the sink may.
+        """
         options, items, tally = self._options, self._items, self._tally
-        most = min(self.waiting, options.max_records)
-        if self.waiting > options.short:
+        most = min(self.waiting, max(options.max_records, SLICE) if for_disk else options.max_records)
+        if self.waiting > options.short and not for_disk:
             most = 1 << (most.bit_length() - 1)
         parts: list[Sequence[Record]] = []
         singles: list[Record] = []  # neighbours that have been taken apart

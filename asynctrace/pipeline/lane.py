@@ -31,6 +31,9 @@ LAST_RESORT = 1.0
 _SHELVE_AFTER = 0.5
 """Seconds that a sink has for records that somebody wants to be safe at least on disk."""
 
+LOOK_INTERVAL = 60.0
+"""Seconds after which an idle lane looks again for what dead processes left on disk."""
+
 _LAST_WRITE = "last write failed"
 
 
@@ -73,6 +76,8 @@ class Lane:
         self._closing: tuple[Deadline, asyncio.Timeout] | None = None
         self._hurry = False
         self._shelving = False
+        self._look: asyncio.TimerHandle | None = None
+        self._look_is_due = False
         self._shelter = shelter
         self._say = partial(say_of_lane, name)
         self.watch = Watch(name, sink, options.safety, self.counts, producer)
@@ -123,7 +128,7 @@ class Lane:
             self._settlement.no_room(dropped)
         if self._tally.size(next_seq) >= options.mark_every:
             self._end_range()
-        if self._backlog.high:
+        if self._backlog.behind:
             self.room.clear()
         if options.when_full == "spill":
             self._spillway.spill()
@@ -187,6 +192,14 @@ class Lane:
         return self._backlog.waiting + self._settlement.in_hand
 
     @property
+    def is_waited_for(self) -> bool:
+        """Whether the writer should wait for ``room``: the lane is behind, and gets on."""
+        if self.lagging or self.room.is_set():
+            return False
+        policy = self.options.when_full
+        return policy == "wait" or (policy == "spill" and self._spillway.is_taking)
+
+    @property
     def pending_bytes(self) -> int:
         """Bytes of them."""
         return self._backlog.size + self._settlement.hand_size + self._spillway.size
@@ -209,13 +222,31 @@ class Lane:
     async def run(self) -> None:
         """Deliver for ever; first what dead processes left."""
         await self._spillway.adopt()
-        while True:
-            await self._gather()
-            await self._deliver()
+        self._look_later()
+        try:
+            while True:
+                await self._gather()
+                await self._deliver()
+        finally:
+            if self._look is not None:
+                self._look.cancel()
+
+    def _look_later(self) -> None:
+        self._look_is_due = False
+        if self._shelter is not None:
+            self._look = asyncio.get_running_loop().call_later(LOOK_INTERVAL, self._look_now)
+
+    def _look_now(self) -> None:
+        self._look_is_due = True
+        self._wake.set()
 
     async def _gather(self) -> None:
         hand, spillway = self._settlement.hand, self._spillway
         while not self._backlog and not hand and not spillway.active:
+            if self._look_is_due:  # processes may have died meanwhile
+                await spillway.adopt(again=True)
+                self._look_later()
+                continue
             self._wake.clear()
             await self._wake.wait()
         if self.options.linger and not hand and not spillway.active:
@@ -243,10 +274,10 @@ class Lane:
                 return
         self._hurry = False
 
-    def _cut(self) -> Load:
-        load = self._backlog.cut()
+    def _cut(self, *, for_disk: bool = False) -> Load:
+        load = self._backlog.cut(for_disk=for_disk)
         self._settlement.in_hand += len(load.batch)
-        if not self.room.is_set() and self._backlog.low:
+        if not self.room.is_set() and self._backlog.caught_up:
             self.lagging = False
             self.room.set()
         return load

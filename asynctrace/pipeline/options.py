@@ -23,8 +23,9 @@ WhenFull = Literal["wait", "spill", "drop_oldest", "drop_newest"]
 ``wait``: the writer waits for the lane, at most ``patience`` without progress; a lane that makes none is lagging and is
 not waited for until its backlog is half empty; what then exceeds ``capacity`` is dropped as by ``drop_newest``.
 ``spill``: from ``high_water`` on, what waits goes to the lane's spool on disk, and newcomers behind it, until the sink
-has taken all of that; nothing is dropped before ``spool_max_bytes`` are used up. Without a state directory, or when its
-disk is full, the memory fills up to ``capacity``; then as ``drop_oldest``.
+has taken all of that; nothing is dropped before ``spool_max_bytes`` are used up, for when half of ``capacity`` waits
+for the disk, the writer waits too. Without a state directory, or when its disk is full, the memory fills up to
+``capacity``; then as ``drop_oldest``.
 ``drop_oldest``: the oldest records below level error make room.
 ``drop_newest``: the newcomer is dropped; a tenth of the room is reserved for level error and above.
 Every drop is counted by reason and told in the stream when room returns.

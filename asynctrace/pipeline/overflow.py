@@ -70,8 +70,14 @@ class Overflow:
 
     # -- from dead processes ---------------------------------------------------------------------------------
 
-    async def adopt(self) -> Adopted:
-        """Take over what dead processes left, once; when there is nothing, after one look at the disk."""
+    async def adopt(self, *, again: bool = False) -> Adopted:
+        """Take over what dead processes left; when there is nothing, after one look at the disk.
+
+        Args:
+            again: also if that was done before.
+        """
+        if again:
+            self._looked = False
         recovers = self._recovery is not None and self._recovery.is_needed
         if self._looked or not (recovers or self._spool.is_there()):
             self._looked = True

@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
+from asynctrace.core.batch import Batch
 from asynctrace.pipeline.backlog import Backlog, Load
 from asynctrace.pipeline.diagnostics import say_of_lane
 from asynctrace.pipeline.options import LaneOptions
@@ -19,6 +22,12 @@ from asynctrace.pipeline.undisturbed import undisturbed
 
 _DISK_REST = 1.0
 """Seconds before a spool that could not be written or read is tried again."""
+
+
+class Cut(Protocol):
+    """Takes the next load from the backlog."""
+
+    def __call__(self, *, for_disk: bool = False) -> Load: ...
 
 
 class Spillway:
@@ -41,7 +50,7 @@ class Spillway:
         backlog: Backlog,
         settlement: Settlement,
         shelter: Shelter | None,
-        cut: Callable[[], Load],
+        cut: Cut,
         wake: Callable[[], None],
     ) -> None:
         self.overflow: Overflow | None = None  # once it was needed
@@ -71,6 +80,11 @@ class Spillway:
         writing = self.overflow.writing if self.overflow is not None else None
         return [load for load in (self._unwritten, writing) if load is not None]
 
+    @property
+    def is_taking(self) -> bool:
+        """Whether the disk is taking what it is given, so that there will be room soon."""
+        return self.overflow is not None and self.overflow.writing is not None and not self._rests
+
     def rehome(self) -> None:
         """Forget the event loop that is gone."""
         self._rests = False
@@ -81,13 +95,13 @@ class Spillway:
             self.overflow = self._shelter.overflow
         return self.overflow
 
-    async def adopt(self) -> None:
-        """Take over what dead processes left."""
+    async def adopt(self, *, again: bool = False) -> None:
+        """Take over what dead processes left, once, or again: what those left that have died since."""
         overflow = self.find()
         if overflow is None:
             return
         try:
-            found = await overflow.adopt()
+            found = await overflow.adopt(again=again)
         except Exception as error:  # a disk that cannot be read must not keep new records from their sink
             self._say(error, "what earlier processes left cannot be read: %r", error)
             return
@@ -113,7 +127,7 @@ class Spillway:
             return
         load, self._unwritten = self._unwritten, None
         if load is None and self._backlog:
-            load = self._cut()
+            load = self._cut(for_disk=True)
         if load is not None:
             overflow.write(load, partial(_call_on, loop, self._written))
 
@@ -192,8 +206,8 @@ class Spillway:
             await overflow.until_written()
             self._written()
         elif self._unwritten is not None:
-            load, self._unwritten = self._unwritten, None
-            return load
+            first, self._unwritten = _split(self._unwritten, self._options.max_records)
+            return first
         elif not overflow.grew:
             overflow.active = False
             self._settlement.disk_is_empty()
@@ -248,3 +262,11 @@ class Spillway:
 def _call_on(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
     with suppress(RuntimeError):  # closed: the next home, or the end, looks for itself
         loop.call_soon_threadsafe(undisturbed, function)
+
+
+def _split(load: Load, most: int) -> tuple[Load, Load | None]:
+    """What the sink may be given at once, and what is left."""
+    records = load.batch.records
+    if len(records) <= most:
+        return load, None
+    return Load(Batch(records[:most])), replace(load, batch=Batch(records[most:], load.batch.marks))

@@ -242,16 +242,20 @@ class Spool:
         Raises:
             OSError: no disk takes it: it is full, or cannot be written; nothing of the batch is there.
         """
-        lines = json_lines(batch.records)
+        lines = _lines(batch)
         payloads: list[tuple[bool, bytes]] = []
         refused: list[Record] = []
         size, plain = self.size, self._max_bytes - self._max_bytes // _RESERVED
-        for record, line in zip(batch.records, lines, strict=True):
-            if size + HEADER_BYTES + len(line) > (self._max_bytes if record.level >= Level.ERROR else plain):
-                refused.append(record)
-            else:
-                payloads.append((True, line))
-                size += HEADER_BYTES + len(line)
+        if size + len(lines) * HEADER_BYTES + sum(map(len, lines)) <= plain:
+            payloads = [(True, line) for line in lines]
+        else:
+            for record, line in zip(batch.records, lines, strict=True):
+                most = self._max_bytes if record.level >= Level.ERROR else plain
+                if size + HEADER_BYTES + len(line) > most:
+                    refused.append(record)
+                else:
+                    payloads.append((True, line))
+                    size += HEADER_BYTES + len(line)
         kept = len(payloads)
         payloads += [(False, mark_line(mark)) for mark in batch.marks]
         if not payloads:
@@ -291,7 +295,7 @@ class Spool:
         """
         payloads: list[tuple[bool, bytes]] = []
         for batch in batches:
-            payloads += [(True, line) for line in json_lines(batch.records)]
+            payloads += [(True, line) for line in _lines(batch)]
             payloads += [(False, mark_line(mark)) for mark in batch.marks]
         if not payloads:
             return
@@ -434,3 +438,8 @@ class Spool:
             else:
                 stream.close()
         self._streams, self._own = [], None
+
+
+def _lines(batch: Batch) -> list[bytes]:
+    """As another lane may have encoded them already; records are not made for it."""
+    return [line for part in batch.parts for line in json_lines(part)]

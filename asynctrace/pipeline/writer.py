@@ -196,7 +196,7 @@ class Writer:
 
     async def _wait_for_lanes(self) -> None:
         """Wait for the lanes that are behind, as long as they make progress."""
-        while behind := [lane for lane in self._lanes if not lane.room.is_set() and _waited_for(lane)]:
+        while behind := [lane for lane in self._lanes if lane.is_waited_for]:
             progress = [lane.progress for lane in behind]
             patience = max(lane.options.patience for lane in behind)
             end = monotonic() + patience
@@ -207,10 +207,6 @@ class Writer:
             for lane, before in zip(behind, progress, strict=True):
                 if not lane.room.is_set() and lane.progress == before:
                     lane.lagging = True
-
-
-def _waited_for(lane: Lane) -> bool:
-    return lane.options.when_full == "wait" and not lane.lagging
 
 
 def _end(future: asyncio.Future[None]) -> None:

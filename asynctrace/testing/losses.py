@@ -14,7 +14,7 @@ _PATIENCE = 10.0  # seconds for a flush
 
 
 def assert_no_loss(*where: str | Reader | Pipeline, timeout: float = _PATIENCE) -> None:
-    """Nothing is lost, doubled in a keyed store, or still on its way.
+    """Nothing is lost, doubled in a keyed store, still on its way, or waiting on disk.
 
     Not for a pipeline at home on the running loop, which this would block: :func:`aassert_no_loss`.
 
@@ -65,6 +65,8 @@ def _ledger_problems(stats: PipelineStats) -> Iterable[str]:
             yield f"{told}: {count} record(s) dropped: {reason}"
         if lane.pending:
             yield f"{told}: {lane.pending} record(s) not delivered in time: {lane.last_error}"
+        if lane.spooled:
+            yield f"{told}: {lane.spooled} record(s) on disk, not in the sink: {lane.last_error}"
         if not lane.balanced:
             yield f"{told}: the ledger does not balance: {lane}"
 
