@@ -76,6 +76,15 @@ def test_everything_is_stored(tmp_path: Path, scenario: str, expected: list[str]
     assert Ended(tmp_path, scenario).ended_well().messages == expected
 
 
+def test_records_after_a_shutdown(tmp_path: Path) -> None:
+    assert sorted(Ended(tmp_path, "after_shutdown").ended_well().messages) == ["anew", "late", "m"]
+
+
+def test_a_finaliser_that_records_when_the_interpreter_is_taken_apart(tmp_path: Path) -> None:
+    messages = Ended(tmp_path, "finaliser_at_the_very_end").ended_well().messages
+    assert messages[:2] == ["farewell", "m"]  # what the last one says may be too late, but harms nothing
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize(
     ("scenario", "expected"),

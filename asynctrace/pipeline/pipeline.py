@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -18,7 +17,8 @@ from asynctrace.pipeline import home
 from asynctrace.pipeline.chore import Chore
 from asynctrace.pipeline.closing import Closing
 from asynctrace.pipeline.finisher import Finisher
-from asynctrace.pipeline.intake import Barrier, Intake
+from asynctrace.pipeline.flushing import Flushing
+from asynctrace.pipeline.intake import Intake
 from asynctrace.pipeline.journal import MAX_BYTES, Durability, Journal
 from asynctrace.pipeline.journal_keeper import JournalKeeper
 from asynctrace.pipeline.journaled_intake import JournaledIntake
@@ -113,6 +113,7 @@ class Pipeline:
             partial(home.unregister, self),
             chore,
         )
+        self._flushing = Flushing(self._residence)
         self._closing = Closing(self._residence, close_timeout)
         for sink in sinks:
             self._roster.add(sink)
@@ -276,21 +277,14 @@ class Pipeline:
         """
         if asyncio._get_running_loop() is None:  # a forked child inside the parent's coroutine
             return self.flush(timeout)
-        try:
-            async with asyncio.timeout(timeout):
-                await asyncio.wrap_future(self.begin_flush())
-        except TimeoutError:
-            return self._report(done=False)
-        return self._report(done=True)
+        return await self._flushing.see_through(timeout)
 
     def flush(self, timeout: float | None = None) -> FlushReport:
         """As :meth:`aflush`, for code without an event loop.
 
         On the pipeline's own home loop it cannot wait: it only hurries the writer, and says so once.
         """
-        flushed = self.begin_flush()
-        self.wait(flushed, timeout)
-        return self._report(done=flushed.done())
+        return self._flushing.wait(timeout)
 
     def begin_flush(self, *, to_disk: bool = False) -> concurrent.futures.Future[None]:
         """Put a barrier behind everything emitted so far; done when all of that is settled.
@@ -298,29 +292,7 @@ class Pipeline:
         Args:
             to_disk: whether what the sinks do not take soon is to go to the disk.
         """
-        done: concurrent.futures.Future[None] = concurrent.futures.Future()
-        with self._residence.lock:
-            self._residence.leave_standstill()
-            if self._residence.loop is None and self._residence.idle:
-                done.set_result(None)
-                return done
-
-        def reached() -> None:
-            if to_disk:
-                self._roster.shelve_soon()
-            self._roster.settled(partial(_complete, done))
-
-        self.intake.put_barrier(Barrier(reached))
-        self._residence.call(self._look)
-        return done
-
-    def _look(self) -> None:
-        self._residence.writer.hurry()
-        self.intake.woken()
-
-    def _report(self, *, done: bool) -> FlushReport:
-        queued = max(0, self.intake.queued)
-        return FlushReport(self._roster.reports(queued), done)
+        return self._flushing.begin(to_disk=to_disk)
 
     # -- closing ---------------------------------------------------------------------------------------------
 
@@ -370,7 +342,7 @@ class Pipeline:
             return
         closed = self.begin_close(self.close_timeout if timeout is None else timeout)
         await self._closing.see_through(closed)
-        self._closing.say_unsafe(self._report(done=closed.done()).failures)
+        self._closing.say_unsafe(self._flushing.report(done=closed.done()).failures)
 
     def close(self, timeout: float | None = None) -> None:
         """As :meth:`aclose`, for code without an event loop.
@@ -393,7 +365,7 @@ class Pipeline:
     def finish_close(self, closed: concurrent.futures.Future[None]) -> None:
         """Wait in this thread for what ``begin_close`` began, until the deadline."""
         self._closing.wait(closed)
-        self._closing.say_unsafe(self._report(done=closed.done()).failures)
+        self._closing.say_unsafe(self._flushing.report(done=closed.done()).failures)
 
     @property
     def progress(self) -> int:
@@ -449,8 +421,3 @@ class Pipeline:
     def wait(self, done: concurrent.futures.Future[None], timeout: float | None) -> bool:
         """Wait in this thread for what the home loop does; whether it is done."""
         return self._residence.wait(done, timeout)
-
-
-def _complete(done: concurrent.futures.Future[None]) -> None:
-    with suppress(concurrent.futures.InvalidStateError):  # who waited has given up
-        done.set_result(None)

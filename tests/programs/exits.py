@@ -71,6 +71,34 @@ def after_close():
     trace.info("after close")
 
 
+def after_shutdown():
+    """Whoever goes on after the end of everything gets a new pipeline, or the old one's last resort."""
+    asynctrace.configure(store)
+    before = asynctrace.get_trace("r")
+    before.info("m")
+    asynctrace.shutdown()
+    before.info("late")
+    asynctrace.Trace("r2", sinks=[store]).info("anew")
+
+
+class Farewell:
+    """Speaks up when it is thrown away, which for a global is after everything else."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __del__(self):
+        self.trace.info("farewell")
+
+
+def finaliser_at_the_very_end():
+    global kept
+    trace = asynctrace.Trace("r", sinks=[store])
+    Farewell(trace)
+    trace.info("m")
+    kept = Farewell(trace)
+
+
 def sys_exit():
     async def main():
         async with asynctrace.Trace("r", sinks=[store]) as trace:
