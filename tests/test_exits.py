@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from asynctrace.pipeline.spool_page import look
+
 PROGRAM = Path(__file__).parent / "programs" / "exits.py"
 ROOT = Path(__file__).parents[1]
 
@@ -192,6 +194,13 @@ def test_daemon_threads_that_log_until_the_very_end(tmp_path: Path) -> None:
         numbers = [int(message.split()[1]) for message in messages if message.startswith(f"{name} ")]
         assert numbers == list(range(len(numbers)))
         assert len(numbers) > 10
+
+
+def test_ctrl_c_at_the_exit_puts_on_disk_what_a_hung_back_end_did_not_take(tmp_path: Path) -> None:
+    ended = Ended(tmp_path, "interrupted_at_exit")
+    assert ended.seconds < 50, "the deadline is ten minutes"
+    assert ended.messages == ["m"]
+    assert [look(path).records for path in (tmp_path / ".asynctrace" / "spool").iterdir()] == [2]
 
 
 @pytest.mark.parametrize("scenario", ["hung", "hung_in_loop", "down"])

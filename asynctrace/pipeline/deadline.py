@@ -33,6 +33,11 @@ class Deadline:
         """A local store has made progress."""
         self._at = self._now() + self._seconds
 
+    def hasten(self) -> None:
+        """Somebody is impatient: it has passed, whatever progress is made."""
+        self._seconds = 0.0
+        self._at = self._now()
+
     def left(self, grace: float = 0.0) -> float:
         """Seconds until it passes, 0 when it has.
 

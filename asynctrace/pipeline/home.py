@@ -138,8 +138,15 @@ def _close_all() -> None:
         (pipeline, pipeline.begin_close(max(LEAST, pipeline.close_timeout - _spent.get(pipeline, 0.0))))
         for pipeline in pipelines()
     ]
-    for pipeline, done in closing:
-        guarded(pipeline.finish_close, done)
+    try:
+        for pipeline, done in closing:
+            guarded(pipeline.finish_close, done)
+    except KeyboardInterrupt:
+        for pipeline, _ in closing:
+            pipeline.hasten_close()
+        for pipeline, done in closing:
+            guarded(pipeline.finish_close, done)
+        raise
 
 
 def guarded(function: Any, *args: object) -> None:

@@ -327,6 +327,13 @@ class Lane:
         if self._shelter is not None:
             await self._shelter.settle()
 
+    def hasten(self) -> None:
+        """The deadline of :meth:`finish` has been brought forward."""
+        if self._closing is not None:
+            deadline, limit = self._closing
+            if not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time() + deadline.left())
+
     def finish_now(self) -> None:
         """Deliver what there is with plain blocking calls; what cannot be goes to the spool."""
         self._end_range()

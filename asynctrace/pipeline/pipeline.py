@@ -367,6 +367,10 @@ class Pipeline:
         self._closing.wait(closed)
         self._closing.say_unsafe(self._flushing.report(done=closed.done()).failures)
 
+    def hasten_close(self) -> None:
+        """Somebody is impatient: what is not safe yet goes to the disk now."""
+        self._closing.hasten()
+
     @property
     def progress(self) -> int:
         """Records that local stores have made safe so far."""

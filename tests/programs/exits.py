@@ -402,6 +402,25 @@ def hung():
     trace.info("m")
 
 
+class HungRemote(Hung):
+    """The same with a name, so that what it does not take may wait on disk."""
+
+    def __repr__(self):
+        return "<HungRemote test://host>"
+
+
+def interrupted_at_exit():
+    """Nobody wants to wait for a back end that hangs: not while the exit flushes, nor while it closes."""
+    asynctrace.configure(store, HungRemote(), close_timeout=600)
+    asynctrace.get_trace("r").info("m")
+
+    def impatient():
+        for _ in range(2):
+            press(1.5)
+
+    threading.Thread(target=impatient, daemon=True).start()
+
+
 def hung_in_loop():
     asynctrace.configure(close_timeout=0.5)
 
