@@ -156,6 +156,28 @@ async def test_it_covers_tasks_threads_spans_bound_handles_and_child_runs() -> N
         assert len(sink.messages) == 9
 
 
+@pytest.mark.parametrize("durability", ["process", "disk"])
+async def test_with_a_journal(state: Path, tmp_path: Path, durability: Literal["process", "disk"]) -> None:
+    """Records with numbers of their own, made by a quicker path while nobody waits for any."""
+    sinks = [f"sqlite:{tmp_path}/t.db"]
+    async with Trace("r", sinks=sinks, durability=durability) as trace:
+        trace.info("before")
+        async with trace.receipt() as receipt:
+            trace.info("m", a=1)
+            trace.error("%s", "n")
+            with trace.span("s") as span:
+                span.info("o")
+            await asyncio.to_thread(trace.info, "thread")
+            async with Trace("child", sinks=[f"sqlite:{tmp_path}/child.db"], durability=durability) as child:
+                child.info("child")
+        plain = child.pipeline.intake.append
+        assert plain == child.pipeline.intake._append  # type: ignore[attr-defined]  # it journals again
+        assert receipt.records == 9
+        assert [(lane.safe, lane.safety) for lane in receipt.lanes] == [(6, durability), (3, durability)]
+        trace.info("after")
+    assert len(asynctrace.find_trace("r", f"sqlite:{tmp_path}/t.db").records) == 6
+
+
 async def test_what_others_record_meanwhile_does_not_count() -> None:
     sink = ScriptedSink([rejecting({"other"})] * 1_000)
     async with Trace("r", sinks=[(sink, QUICK)]) as trace:

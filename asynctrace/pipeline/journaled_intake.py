@@ -17,6 +17,7 @@ from asynctrace.core.clock import SYSTEM_CLOCK, Clock
 from asynctrace.core.context import SpanContext
 from asynctrace.core.exceptions import Caught, ExceptionInfo, tell
 from asynctrace.core.record import Detail, Kind, NumberedRecord, RawRecord
+from asynctrace.pipeline import awaited
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.intake import Barrier, Intake
 from asynctrace.pipeline.journal import Journal
@@ -66,7 +67,8 @@ class JournaledIntake(Intake):
     ) -> None:
         super().__init__(max_records, max_bytes, wake, **waiting)
         self.enqueue: Callable[[RawRecord | Barrier], None] = self.records.append
-        self.append = self._append
+        self.append, self.plain_append = self._append, None
+        awaited.register(self)  # anew: whoever waits for records looks at those of this `append`
         self.screen = screen
         self.journal = new_journal()
         self.expected = 1
