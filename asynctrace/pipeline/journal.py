@@ -283,7 +283,7 @@ class Journal:
 
     def _peek(self) -> int:
         """The last number given out."""
-        return int(self.numbers.__reduce__()[1][0]) - 1
+        return int(repr(self.numbers)[len("count(") : -1]) - 1  # nothing else tells without taking one
 
     def _next_segment(self, least: int) -> Segment | None:
         """A segment without entries; None when there may be no more of them."""
