@@ -9,13 +9,14 @@ from functools import partial
 from time import monotonic
 
 from asynctrace.core.batch import Mark
-from asynctrace.core.record import Kind, Record
+from asynctrace.core.record import Record
 from asynctrace.core.slice import first_of
+from asynctrace.pipeline.admission import Admission
 from asynctrace.pipeline.backlog import Backlog, Load, Waiter
 from asynctrace.pipeline.deadline import Deadline
 from asynctrace.pipeline.delivery import Delivery
 from asynctrace.pipeline.diagnostics import say_of_lane
-from asynctrace.pipeline.last_resort import call_in_daemon
+from asynctrace.pipeline.last_writes import FAILED, LastWrites
 from asynctrace.pipeline.ledger import LaneCounts, LaneStats
 from asynctrace.pipeline.options import LaneOptions
 from asynctrace.pipeline.settlement import Settlement, TellDrops
@@ -33,8 +34,6 @@ _SHELVE_AFTER = 0.5
 
 LOOK_INTERVAL = 60.0
 """Seconds after which an idle lane looks again for what dead processes left on disk."""
-
-_LAST_WRITE = "last write failed"
 
 
 class Lane:
@@ -98,7 +97,11 @@ class Lane:
         self._spillway = Spillway(
             name, options, self._backlog, self._settlement, shelter, self._cut, lambda: self._wake.set()
         )
+        self._admission = Admission(name, options)
         self._delivery = Delivery(name, sink, options, self.counts, self._settlement)
+        self._last_writes = LastWrites(
+            sink, self._backlog, self._settlement, self._spillway, self._delivery, self._cut
+        )
 
     # -- the writer's side -----------------------------------------------------------------------------------
 
@@ -111,9 +114,9 @@ class Lane:
         """
         counts, options = self.counts, self.options
         admitted, interrupt = records, None
-        if self.sifting or options.admit is not None:
+        if self.sifting or self._admission.has_rule:
             try:
-                admitted = [record for record in records if self.admits(record)]
+                admitted = [record for record in records if self._admission.admits(record)]
             except BaseException as error:  # an interrupt in the user's rule: all are kept, then it goes on
                 interrupt = error
         given = next_seq - self._next_seq
@@ -144,18 +147,7 @@ class Lane:
 
     def admits(self, record: Record) -> bool:
         """Whether the lane's rule takes the record."""
-        if record.kind is not Kind.LOG:
-            return True
-        level = self.options.level
-        if record.level < (record.context.run.level if level is None else level):
-            return False
-        if self.options.admit is None:
-            return True
-        try:
-            return bool(self.options.admit(record))
-        except Exception as error:  # the user's rule: when in doubt the record is kept
-            self._say(error, "the rule %r raised %r; the record is admitted", self.options.admit, error)
-            return True
+        return self._admission.admits(record)
 
     def hurry(self) -> None:
         """End the linger and the pause before a retry: somebody waits for the records."""
@@ -308,22 +300,8 @@ class Lane:
                     self._settlement.hand.append(self._cut())
                     await self._deliver()
         self._closing = None
-        end = monotonic() + deadline.left() + LAST_RESORT
-        reason = "not delivered in time"
-        if isinstance(self.sink, LocalSink):
-            while (load := self._next_last()) is not None and monotonic() < end:
-                try:
-                    async with asyncio.timeout(end - monotonic()):
-                        await call_in_daemon(partial(self.sink.write_now, load.batch))
-                except TimeoutError:
-                    break
-                except Exception as error:
-                    if not self._after_last_write(load, error):
-                        reason = _LAST_WRITE
-                        break
-                else:
-                    self._settlement.settle(load)
-        self._spillway.put_away(reason)
+        went_well = await self._last_writes.write(monotonic() + deadline.left() + LAST_RESORT)
+        self._spillway.put_away("not delivered in time" if went_well else FAILED)
         if self._shelter is not None:
             await self._shelter.settle()
 
@@ -337,18 +315,8 @@ class Lane:
     def finish_now(self) -> None:
         """Deliver what there is with plain blocking calls; what cannot be goes to the spool."""
         self._end_range()
-        reason = "loop ended"
-        if isinstance(self.sink, LocalSink):
-            while (load := self._next_last()) is not None:
-                try:
-                    self.sink.write_now(load.batch)
-                except Exception as error:  # the last resort has no second try
-                    if not self._after_last_write(load, error):
-                        reason = _LAST_WRITE
-                        break
-                else:
-                    self._settlement.settle(load)
-        self._spillway.put_away(reason)
+        went_well = self._last_writes.write_now()
+        self._spillway.put_away("loop ended" if went_well else FAILED)
         if self._shelter is not None:
             self._shelter.settle_now()
 
@@ -368,22 +336,6 @@ class Lane:
             except OSError as error:
                 self._say(error, "the spool cannot be closed: %r", error)
         self.watch.end()
-
-    def _next_last(self) -> Load | None:
-        """The next load for a last write: what is in hand, then, unless the disk holds what comes before, the rest."""
-        hand = self._settlement.hand
-        if not hand and self._backlog and not self._spillway.active:
-            hand.append(self._cut())
-        return hand[0] if hand and not hand[0].on_disk else None
-
-    def _after_last_write(self, load: Load, error: Exception) -> bool:
-        """Whether the load is settled all the same; otherwise the spool takes it, and what comes after it."""
-        if self._delivery.last_write_failed(load, error):
-            return True
-        if self._spillway.find() is not None:
-            return False
-        self._settlement.give_up(load, _LAST_WRITE)
-        return True
 
     def _end_range(self) -> None:
         ended = self._tally.end_range(self._next_seq)
