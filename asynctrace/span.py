@@ -78,29 +78,8 @@ class Span(SpanContext, Emitter):
 
     # -- entering --------------------------------------------------------------------------------------------
 
-    def __enter__(self) -> Span:
-        self._enter(_getframe(1))
-        self._token = _set_current(self)
-        return self
-
-    async def __aenter__(self) -> Span:
-        # The frame behind a coroutine's own is that of whoever awaits it.
-        self._enter(_getframe(1))
-        self._token = _set_current(self)
-        return self
-
-    def start(self, frame: FrameType | None = None) -> None:
-        """Record the start without becoming the current span; :meth:`end` goes with it.
-
-        Args:
-            frame: whose call site the record carries; by default the caller's.
-
-        Raises:
-            ClosedError: the span was started before; a further stretch of work is a further span.
-        """
-        self._enter(frame or caller())
-
-    def _enter(self, frame: FrameType | None) -> None:
+    def __enter__(self, frame: FrameType | None = None) -> Span:
+        frame = frame or _getframe(1)
         fields = self._fields
         if fields is None:
             raise ClosedError(f"{self!r} was started before; make a new span")
@@ -116,7 +95,7 @@ class Span(SpanContext, Emitter):
             payload, interrupt = codec.pack_any(fields)
             interrupt = interrupt or error
         code, lasti = self.definition, 0
-        if code is None and frame is not None:
+        if code is None:
             code, lasti = frame.f_code, frame.f_lasti
         intake = self._intake
         append = intake.append  # as in the emitter; there is no method for this, for the cost of calling it
@@ -138,6 +117,26 @@ class Span(SpanContext, Emitter):
         if interrupt is not None and not isinstance(interrupt, Exception):
             self.end(interrupt)  # the block will not be entered
             raise interrupt
+        self._token = _set_current(self)
+        return self
+
+    async def __aenter__(self) -> Span:
+        # The frame behind a coroutine's own is that of whoever awaits it.
+        return self.__enter__(_getframe(1))
+
+    def start(self, frame: FrameType | None = None) -> None:
+        """Record the start without becoming the current span; :meth:`end` goes with it.
+
+        Args:
+            frame: whose call site the record carries; by default the caller's.
+
+        Raises:
+            ClosedError: the span was started before; a further stretch of work is a further span.
+        """
+        self.__enter__(frame or caller())
+        token, self._token = self._token, None
+        if token is not None:
+            _reset_current(token)
 
     # -- leaving ---------------------------------------------------------------------------------------------
 
