@@ -14,11 +14,16 @@ from time import thread_time_ns, time_ns
 from typing import Any
 
 from asynctrace import Trace
+from asynctrace.core.codec import pack
+from asynctrace.core.context import current_span
+from asynctrace.core.record import RawRecord
+from asynctrace.core.run import RunContext
 from benchmarks import anchors
 from benchmarks.figures import Figure, Group
 from benchmarks.harness import Case, Job, Values, alternate, check
 from benchmarks.workload import RETAINED, CountingSink
 
+_getframe, _span = sys._getframe, current_span.get
 _LONG_FUNCTION = 500  # lines
 _DISABLED_CALLS = 200_000
 
@@ -52,6 +57,34 @@ def strict_floor_case(records: int) -> Case:
         for n in range(records):
             fields = {"order_id": n, "user": "u1", "ms": 1.5}
             put((123, 20, run, span, "order placed", fields, code, lasti, 77, 0, "a", "b"))
+        return (thread_time_ns() - start) / records
+
+    return Case(run_once, waiting.clear)
+
+
+class _Bare:
+    """What a method that takes any fields cannot do without; no level, no unusual values, no bound, no wake-up."""
+
+    __slots__ = ("append", "context")
+
+    def __init__(self, append: Callable[[RawRecord], None], context: RunContext) -> None:
+        self.append = append
+        self.context = context
+
+    def record(self, message: str, /, *args: object, **fields: object) -> None:
+        frame, append = _getframe(1), self.append
+        append(RawRecord(20, self.context, _span(), message, pack(fields), frame.f_code, frame.f_lasti))
+
+
+def bare_case(trace: Trace, records: int) -> Case:
+    """A record with clock, thread, call site, span and a copy of its fields, by a method that does nothing else."""
+    waiting: deque[RawRecord] = deque()
+    bare = _Bare(waiting.append, trace._context)
+
+    def run_once() -> float:
+        start = thread_time_ns()
+        for n in range(records):
+            bare.record("order placed", order_id=n, user="u1", ms=1.5)
         return (thread_time_ns() - start) / records
 
     return Case(run_once, waiting.clear)
@@ -108,6 +141,7 @@ async def beside_floor(samples: int) -> Values:
         cases = {
             "floor": floor_case(RETAINED),
             "strict floor": strict_floor_case(RETAINED),
+            "bare method": bare_case(trace, RETAINED),
             "info": info_case(trace, RETAINED),
             "ainfo": ainfo_case(trace, RETAINED),
             "info in a long function": long_function_case(trace, RETAINED),
@@ -156,6 +190,8 @@ FLOOR = Group(
     figures=(
         Figure("P1", "emit ÷ deque.append of the same 12 values", "info", "floor", 1.5, "most"),
         Figure("P1", "emit ÷ the floor without clock and thread", "info", "strict floor"),
+        Figure("P1", "a bare method that copies the fields ÷ floor", "bare method", "floor"),
+        Figure("P1", "emit ÷ that bare method", "info", "bare method"),
         Figure("P3", "await ainfo ÷ floor", "ainfo", "floor", 2.0, "most"),
         Figure(
             "P6",

@@ -10,6 +10,7 @@ import gc
 import inspect
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -92,15 +93,16 @@ class Case:
 
 
 async def alternate(cases: Mapping[str, Case], samples: int) -> Values:
-    """The median of each case over so many samples, taken in turn; the order turns with each sample.
+    """The median of each case over so many samples; each sample takes the cases in an order drawn anew.
 
+    Memory and caches are as the case before left them: nobody shall always come after the same one.
     The collector is on, and each sample begins with a full collection outside the measurement: nobody pays
     for what another left.
     """
     taken: dict[str, list[float]] = {name: [] for name in cases}
     names = list(cases)
     for sample in range(samples + 1):
-        for name in names[sample % len(names) :] + names[: sample % len(names)]:
+        for name in random.sample(names, len(names)):
             gc.collect()
             nanoseconds = await _result(cases[name].run())
             await _result(cases[name].clear())

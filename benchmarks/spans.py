@@ -44,27 +44,50 @@ def opentelemetry_case() -> Case:
     return Case(run_once, clear)
 
 
+def _span_case(trace: Trace) -> Case:
+    def run_once() -> float:
+        start = thread_time_ns()
+        for n in range(_SPANS):
+            with trace.span("checkout", order_id=n, user="u1", ms=1.5):
+                pass
+        return (thread_time_ns() - start) / _SPANS
+
+    return Case(run_once, trace.aflush)
+
+
+def _async_span_case(trace: Trace) -> Case:
+    async def run_once() -> float:
+        start = thread_time_ns()
+        for n in range(_SPANS):
+            async with trace.span("checkout", order_id=n, user="u1", ms=1.5):
+                pass
+        return (thread_time_ns() - start) / _SPANS
+
+    return Case(run_once, trace.aflush)
+
+
 async def spans(samples: int) -> Values:
-    """Both, in turn."""
+    """Ours, in three ways, and theirs, in turn."""
     sink = CountingSink()
-    async with Trace(sinks=[sink]) as trace:
-
-        def run_once() -> float:
-            start = thread_time_ns()
-            for n in range(_SPANS):
-                with trace.span("checkout", order_id=n, user="u1", ms=1.5):
-                    pass
-            return (thread_time_ns() - start) / _SPANS
-
-        cases = {"span": Case(run_once, trace.aflush), "span of OpenTelemetry": opentelemetry_case()}
+    async with Trace(sinks=[sink]) as trace, Trace(sinks=[sink], level="info") as quiet:
+        cases = {
+            "span": _span_case(trace),
+            "span, async with": _async_span_case(trace),
+            "span at level info": _span_case(quiet),
+            "span of OpenTelemetry": opentelemetry_case(),
+        }
         values = await alternate(cases, samples)
-    check("spans", sink.count, 2 * (samples + 1) * _SPANS + 2)
+    check("spans", sink.count, 3 * 2 * (samples + 1) * _SPANS + 4)
     return values
 
 
 GROUPS = (
     Group(
-        figures=(Figure("P4", "OpenTelemetry span start+end ÷ ours", "span of OpenTelemetry", "span", 15.0),),
+        figures=(
+            Figure("P4", "OpenTelemetry span start+end ÷ ours", "span of OpenTelemetry", "span", 15.0),
+            Figure("P4", "÷ ours with async with", "span of OpenTelemetry", "span, async with"),
+            Figure("P4", "÷ ours at level info", "span of OpenTelemetry", "span at level info"),
+        ),
         jobs=(Job("spans:spans", {"samples": 5}, {"samples": 3}),),
         unit="ns a span",
         needs=("opentelemetry.sdk",),
