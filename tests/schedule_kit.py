@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
-from asynctrace import Batch, LocalSink, PartialWriteError, Record
+from asynctrace import Batch, LocalSink, PartialWriteError, Record, SinkClosedError
 from asynctrace.pipeline.loop_thread import loop_thread
 from asynctrace.sinks.memory import MemoryReader, MemorySink
 from asynctrace.testing.faults import Fault, Fine
@@ -296,7 +296,10 @@ class Store:
         self._is_open = False
 
     async def write(self, batch: Batch) -> None:
-        assert self._is_open, "a write before open or after aclose"
+        if (
+            not self._is_open
+        ):  # two lives that hold the same object may both have opened and one of them closed it
+            raise SinkClosedError(f"{self!r} is not open")
         self.writes += 1
         step = self.script.popleft() if self.script else self.weather
         kept: list[Record] = []

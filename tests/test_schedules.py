@@ -268,6 +268,7 @@ class Lives:
     open_traces: list[Trace] = field(default_factory=list)
     standing: list[SkippingLoop] = field(default_factory=list)
     called: int = 0
+    one_by_one: bool = True  # each life closed before the next began
     disk_was_full: bool = False
     plugged: bool = False  # whether a store was ever taken out: its page of the ledger goes with it
 
@@ -393,6 +394,7 @@ class Lives:
             assert out not in trace.sinks()
 
     def _end(self, loop: SkippingLoop, end: Close | Leave) -> None:
+        self.one_by_one = self.one_by_one and isinstance(end, Close)
         match end:
             case Close() | Leave("run"):
                 end_loop(loop)
@@ -480,7 +482,13 @@ class Lives:
         )
         assert set(messages) <= {str(number) for number in range(self.called)}
         assert not messages or max(messages.values()) == 1, "one call, two records"
-        _check_order([key for key in stored if key not in store.put_off])
+        in_order = [key for key in stored if key not in store.put_off]
+        _check_order(in_order)
+        if whole and exact and self.one_by_one and not self.setup.disk_seconds:
+            lives = [pipeline.producer for pipeline in self.pipelines]
+            assert [lives.index(producer) for producer, _ in in_order] == sorted(
+                lives.index(producer) for producer, _ in in_order
+            ), "what an earlier life left came behind what a later one recorded"
         if whole:
             delivered = sum(page.delivered for page in pages)
             assert delivered == len(promised) if exact else delivered >= len(promised)
