@@ -601,6 +601,22 @@ DOWN = Turn(0, faults.Away())
             [Life((DOWN, Fail(0, (faults.Partial(1, retryable=True),)), Emit(20, "info")), Close(0.05))],
             id="of a batch from disk that was taken in part only the rest comes again",
         ),
+        pytest.param(
+            replace(QUICK, write_timeout=60.0),
+            [
+                Life(
+                    (
+                        Fail(0, (faults.Slow(2.0), faults.Slow(2.0))),
+                        Emit(5, "info"),
+                        Wait(0.1),
+                        CancelAll(),
+                        Wait(0.004),
+                    ),
+                    Leave("bare"),
+                )
+            ],
+            id="a deadline of a loop that was closed does not strike on the next one",
+        ),
     ],
 )
 def test_schedules_that_once_went_wrong(
@@ -613,6 +629,10 @@ def test_schedules_that_once_went_wrong(
 ) -> None:
     for is_local in (False, True):
         go_through(clock, state, monkeypatch, Setup(((is_local, options),)), lives)
+    assert clock.thread is not None
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0.2), clock.thread).result(
+        10
+    )  # what is still to come there
     gc.collect()
     assert "was destroyed" not in caplog.text
     assert "Exception in callback" not in caplog.text

@@ -206,6 +206,7 @@ class Lane:
         self.room, self._wake = asyncio.Event(), asyncio.Event()
         self.room.set()
         self.lagging = self._hurry = self._shelving = False
+        self._closing = None  # whoever was finishing there will not come back
         self._spillway.rehome()
         self._delivery.rehome()
 
