@@ -617,6 +617,11 @@ DOWN = Turn(0, faults.Away())
             ],
             id="a deadline of a loop that was closed does not strike on the next one",
         ),
+        pytest.param(
+            replace(QUICK, max_records=1, mark_every=1),
+            [Life((Fail(0, (faults.Partial(0, 0), faults.Refused())), Flush(0.0)), Close(0.05))],
+            id="a correction is not taken for a part of the range behind it",
+        ),
     ],
 )
 def test_schedules_that_once_went_wrong(

@@ -122,16 +122,17 @@ class Tally:
 
     def _owe(self, mark: Mark) -> None:
         # A store that is away for days must not make the list grow: neighbours become one.
-        if self._owed and (joined := _join(self._owed[-1], mark)) is not None:
-            self._owed[-1] = joined
-        else:
-            self._owed.append(mark)
+        for place in range(len(self._owed) - 1, max(-1, len(self._owed) - 3), -1):
+            if (joined := _join(self._owed[place], mark)) is not None:
+                self._owed[place] = joined
+                return
+        self._owed.append(mark)
 
 
 def _join(one: Mark, other: Mark) -> Mark | None:
     if one.producer != other.producer:
         return None
-    if other.first == one.last + 1 <= other.last + 1:
+    if one.first <= one.last and other.first == one.last + 1 <= other.last:
         first, last = one.first, other.last
     elif other.first == other.last + 1 and one.first <= other.last <= one.last:
         first, last = one.first, one.last  # a correction within the range
