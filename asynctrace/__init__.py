@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from asynctrace.core.record import Kind as Kind
     from asynctrace.core.record import Record as Record
     from asynctrace.core.record import Status as Status
-    from asynctrace.core.redaction import Redaction as Redaction
     from asynctrace.core.redaction import Redactor as Redactor
+    from asynctrace.core.redaction_match import Redaction as Redaction
     from asynctrace.core.summary import RunSummary as RunSummary
     from asynctrace.current import NoTrace as NoTrace
     from asynctrace.current import current_trace as current_trace
@@ -107,7 +107,8 @@ _WHERE = {
     "core.numbers": "Numbers",
     "core.query": "Query",
     "core.record": "Kind Record Status",
-    "core.redaction": "Redaction Redactor",
+    "core.redaction": "Redactor",
+    "core.redaction_match": "Redaction",
     "core.summary": "RunSummary",
     "current": "NoTrace current_trace",
     "errors": (

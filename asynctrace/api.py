@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any
 
 from asynctrace import composition, current, settings
-from asynctrace.core.redaction import Redaction
+from asynctrace.core.redaction_match import Redaction
 from asynctrace.errors import DeliveryError
 from asynctrace.extras import split_extras
 from asynctrace.pipeline import home

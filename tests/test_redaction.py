@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asynctrace import ConfigurationError, Record
-from asynctrace.core.redaction import Match, Redactor, mark
+from asynctrace.core.redaction import Redactor
 from asynctrace.core.redaction_keys import KeyNames
+from asynctrace.core.redaction_match import Match, mark
 from asynctrace.core.redaction_patterns import fold
 from asynctrace.testing.records import make_record
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, Literal, get_args
 
 import msgspec
-from msgspec import Struct
 
 from asynctrace.core import codec
 from asynctrace.core.record import Record
-from asynctrace.core.redaction_assignments import is_harmless
-from asynctrace.core.redaction_keys import KeyNames, KeyRule
-from asynctrace.core.redaction_patterns import Span, TextPatterns, fold
+from asynctrace.core.redaction_keys import KeyNames
+from asynctrace.core.redaction_match import FAILED, Callback, Redaction, mark
+from asynctrace.core.redaction_patterns import TextPatterns, fold
+from asynctrace.core.redaction_rules import Rules
+from asynctrace.core.redaction_walk import Walk
 from asynctrace.core.run import RunContext
 from asynctrace.core.slice import Slice
 from asynctrace.errors import ConfigurationError
@@ -27,54 +28,13 @@ from asynctrace.errors import ConfigurationError
 Mode = Literal["full", "keys", "off"]
 """``full``: fields by their name and secrets inside text. ``keys``: fields by their name. ``off``: nothing."""
 
-_KNOWN = 10_000  # names and messages remembered as harmless
-_SHORT = 200  # characters of a message that is remembered
-_FAILED = "error"  # what a mark says where redaction itself, or a callback, failed
+_KNOWN = 10_000  # names remembered as harmless
 _MANY = 100  # separators in one search; up to there it is cheaper to look at what stands before each
-_NAMERS = ("name", "key", "header")  # {"name": "Authorization", "value": "…"}
 
 _CONTAINERS = frozenset((dict, list, tuple))
-_HEADER_NAME = re.compile(r"[\w.-]{1,100}")
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
-
-
-class Redaction(Struct, frozen=True):
-    """What was redacted, or would be, and why; it does not hold the secret.
-
-    Args:
-        path: where: ``message``, ``fields.headers[2]``, ``exception.stack`` …
-        rule: the rule's name, which the mark shows too.
-        why: what gave it away, in words.
-    """
-
-    path: str
-    rule: str
-    why: str
-
-
-class Match(Redaction, frozen=True):
-    """What a callback is asked about.
-
-    Args:
-        value: the secret: a field's value, or the part of a text.
-    """
-
-    value: Any
-
-
-Callback = Callable[[Match], Any]
-"""Gives what shall stand for the match: its ``value`` to keep it, None for the usual mark, or anything else."""
-
-
-def mark(rule: str) -> str:
-    """What stands where a secret was.
-
-    >>> mark("password")
-    '[redacted: password]'
-    """
-    return f"[redacted: {rule}]"
 
 
 class Redactor:
@@ -87,10 +47,6 @@ class Redactor:
         patterns: further patterns by the name of their rule; what a pattern matches is a secret. They are searched
             in every text, which costs what they cost.
         callback: asked about each match. When it fails the value is replaced entirely, and counted.
-
-    Attributes:
-        counts: how many secrets were taken out, by rule.
-        errors: how often a callback, or redaction itself, failed.
 
     Raises:
         ConfigurationError: the mode is unknown, a pattern cannot be compiled, or ``names`` is one text.
@@ -115,17 +71,24 @@ class Redactor:
             if isinstance(given, str):
                 raise ConfigurationError(argument, given, "a list of names")
         self.mode: Mode = mode
-        self.counts: Counter[str] = Counter()
-        self.errors = 0
-        self._callback = callback
+        self._full = mode == "full"
         self._names = KeyNames(extra=names, safe=safe_names)
         self._patterns = TextPatterns(self._names, _compiled(patterns or {}))
-        self._full = mode == "full"
+        self._rules = Rules(self._names, self._patterns, in_texts=self._full, callback=callback)
         self._safe: set[str] = set()  # names of fields found harmless
-        self._clean: set[str] = set()  # messages found harmless: most programs say the same again and again
 
     def __repr__(self) -> str:
         return f"<Redactor {self.mode}>"
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many secrets were taken out, by rule."""
+        return self._rules.counts
+
+    @property
+    def errors(self) -> int:
+        """How often a callback, or redaction itself, failed."""
+        return self._rules.errors
 
     # -- records ---------------------------------------------------------------------------------------------
 
@@ -153,7 +116,7 @@ class Redactor:
                     self.redact_context(context)
             suspects = self._suspects(records, payloads, nested)
         except Exception:  # a processor may have put anything into a record
-            self.errors += 1
+            self._rules.errors += 1
             suspects = records
         for record in suspects:
             self._redact_record(record)
@@ -186,13 +149,15 @@ class Redactor:
             )
         if payloads is None:
             payloads = [_packed(own) for own in fields]
-        messages = {item.message for item in (part.raws if part is not None else records)} - self._clean
+        messages = {
+            item.message for item in (part.raws if part is not None else records)
+        } - self._rules.harmless
         if (
             not secret
             and not self._patterns.has_extra
             and not self._any_text(payloads, messages, nested, names)
         ):
-            self._remember(messages)
+            self._rules.remember(messages)
             unusual = part.special.values() if part is not None else records
             return [record for record in unusual if record.exception is not None or record.task is not None]
         return [record for record in records if self._is_suspect(record, secret)]
@@ -226,22 +191,11 @@ class Redactor:
         for value in (record.message, *own.values()):
             kind = type(value)
             if kind is str:
-                if value not in self._clean and self._is_suspicious(value):
+                if value not in self._rules.harmless and self._rules.is_suspicious(value):
                     return True
             elif kind is dict or kind is list or kind is tuple:
                 return True
         return False
-
-    def _is_suspicious(self, text: str) -> bool:
-        if self._patterns.suspicious(text):
-            return True
-        self._remember((text,))
-        return False
-
-    def _remember(self, texts: Iterable[str]) -> None:
-        if len(self._clean) > _KNOWN:
-            self._clean.clear()
-        self._clean.update(text for text in texts if len(text) <= _SHORT)
 
     def _secret_names(self, unknown: set[str]) -> set[str]:
         """Those names that stand for secrets, or hold one; the others are remembered as safe."""
@@ -254,7 +208,7 @@ class Redactor:
         return self._names.rule_of(name) is not None or (self._full and bool(self._patterns.spans(name)))
 
     def _redact_record(self, record: Record) -> None:
-        walk = _Walk(self)
+        walk = Walk(self._rules)
         try:
             record.message = walk.text(record.message, "message")
             record.own_fields = walk.value(record.own_fields, "fields")
@@ -265,8 +219,8 @@ class Redactor:
                 stack = walk.text(exception.stack, "exception.stack", is_stack=True)
                 record.exception = msgspec.structs.replace(exception, message=message, stack=stack)
         except Exception:  # whatever was in it is not known to be harmless
-            self.errors += 1
-            record.message, record.own_fields, record.exception, record.task = mark(_FAILED), {}, None, None
+            self._rules.errors += 1
+            record.message, record.own_fields, record.exception, record.task = mark(FAILED), {}, None, None
         record.json = None
 
     # -- parts -----------------------------------------------------------------------------------------------
@@ -281,10 +235,10 @@ class Redactor:
         if self.mode == "off":
             return dict(fields)
         try:
-            return dict(_Walk(self).value(dict(fields), path))
+            return dict(Walk(self._rules).value(dict(fields), path))
         except Exception:
-            self.errors += 1
-            return dict.fromkeys(fields, mark(_FAILED))
+            self._rules.errors += 1
+            return dict.fromkeys(fields, mark(FAILED))
 
     def redact_text(self, text: str, path: str = "message", *, is_stack: bool = False) -> str:
         """The text without secrets; itself when there are none.
@@ -295,10 +249,10 @@ class Redactor:
             is_stack: whether it is a traceback, whose source lines are code.
         """
         try:
-            return _Walk(self).text(text, path, is_stack=is_stack)
+            return Walk(self._rules).text(text, path, is_stack=is_stack)
         except Exception:
-            self.errors += 1
-            return mark(_FAILED)
+            self._rules.errors += 1
+            return mark(FAILED)
 
     def redact_payload(self, payload: bytes) -> bytes:
         """The packed fields without secrets; the same object when there are none.
@@ -343,128 +297,10 @@ class Redactor:
         if self.mode == "off":
             return ()
         found: list[Redaction] = []
-        walk = _Walk(self, found)
+        walk = Walk(self._rules, found)
         walk.text(message, "message")
         walk.value(codec.canonical(codec.pack_any(fields or {})[0]), "fields")
         return tuple(found)
-
-
-class _Walk:
-    """One pass over a value. Values without a secret are given back as they are, the same objects.
-
-    Args:
-        redactor: whose rules hold.
-        found: where findings are put down instead of asking the callback and counting.
-    """
-
-    def __init__(self, redactor: Redactor, found: list[Redaction] | None = None) -> None:
-        self._redactor = redactor
-        self._names = redactor._names
-        self._patterns = redactor._patterns
-        self._full = redactor._full
-        self._found = found
-
-    def value(self, value: Any, path: str) -> Any:
-        kind = type(value)
-        if kind is str:
-            return self.text(value, path)
-        if kind is dict:
-            return self._dict(value, path)
-        if kind is list or kind is tuple:
-            return self._list(value, path)
-        return value
-
-    def _dict(self, value: dict[Any, Any], path: str) -> dict[Any, Any]:
-        pair = self._rule_of_pair(value) if "value" in value else None
-        redacted = {}
-        changed = False
-        for name, item in value.items():
-            rule = self._names.rule_of(name) if type(name) is str else None
-            shown = self.text(name, f"{path}: a name") if type(name) is str and rule is None else name
-            where = f"{path}.{shown}"
-            if rule is None and pair is not None and name == "value":
-                rule = pair
-            new = self.value(item, where) if rule is None else self._secret(item, rule, where, str(shown))
-            changed = changed or new is not item or shown is not name
-            redacted[shown] = new
-        return redacted if changed else value
-
-    def _rule_of_pair(self, value: dict[Any, Any]) -> KeyRule | None:
-        names = [value[key] for key in _NAMERS if type(value.get(key)) is str]
-        return next((rule for rule in map(self._names.rule_of, names) if rule is not None), None)
-
-    def _list(self, value: Sequence[Any], path: str) -> Sequence[Any]:
-        if len(value) == 2 and (rule := self._rule_of_header(value[0])) is not None:
-            second = self._secret(value[1], rule, f"{path}[1]", value[0])
-            return value if second is value[1] else [value[0], second]
-        redacted = [self.value(item, f"{path}[{index}]") for index, item in enumerate(value)]
-        return value if all(map(_is_same, redacted, value)) else redacted
-
-    def _rule_of_header(self, name: Any) -> KeyRule | None:
-        """The rule for the first of two items: ``["authorization", "…"]`` is how servers hand over headers."""
-        if type(name) is not str or not _HEADER_NAME.fullmatch(name):
-            return None
-        return self._names.rule_of(name)
-
-    def _secret(self, value: Any, rule: KeyRule, path: str, name: str) -> Any:
-        """The value of a field whose name says that it is a secret."""
-        if value is None or value is True or value is False or value in ("", [], {}, ()) or _is_mark(value):
-            return value
-        if rule.numbers_stay and _holds_numbers(value):
-            return value
-        if type(value) is str and is_harmless(value, rule, is_field=True):
-            return value
-        return self._replaced(Match(path, rule.rule, f"the name {name!r}", value))
-
-    def text(self, text: str, path: str, *, is_stack: bool = False) -> str:
-        if not self._full or not text:
-            return text
-        if text in self._redactor._clean or not self._redactor._is_suspicious(text):
-            return text
-        spans = self._patterns.spans(text, is_stack=is_stack)
-        if not spans:
-            return text
-        parts: list[str] = []
-        position = 0
-        try:
-            for span in spans:
-                parts += (text[position : span.start], self._replaced_part(text, span, path))
-                position = span.end
-        except _CallbackError:
-            return mark(_FAILED)
-        return "".join([*parts, text[position:]])
-
-    def _replaced_part(self, text: str, span: Span, path: str) -> str:
-        match = Match(path, span.rule, span.why, text[span.start : span.end])
-        new = self._replaced(match, is_part=True)
-        return new if type(new) is str else codec.text_of_any(new)[0]
-
-    def _replaced(self, match: Match, *, is_part: bool = False) -> Any:
-        if self._found is not None:
-            self._found.append(Redaction(match.path, match.rule, match.why))
-            return mark(match.rule)
-        redactor = self._redactor
-        if redactor._callback is not None:
-            try:
-                answer = redactor._callback(match)
-                if answer is match.value:
-                    return answer
-                if answer is not None:
-                    answer = codec.canonical(codec.pack_any({"value": answer})[0])["value"]
-            except Exception as error:
-                redactor.errors += 1
-                if is_part:
-                    raise _CallbackError from error
-                return mark(_FAILED)
-            if answer is not None:
-                redactor.counts[match.rule] += 1
-                return answer
-        redactor.counts[match.rule] += 1
-        return mark(match.rule)
-
-
-class _CallbackError(Exception):
-    """A callback failed on a part of a text: the whole text goes."""
 
 
 def _compiled(patterns: Mapping[str, str | re.Pattern[str]]) -> dict[str, re.Pattern[str]]:
@@ -497,20 +333,3 @@ def _before_separators(raw: bytes) -> Iterator[bytes]:
         while position >= 0:
             yield raw[raw.rfind(b"\n", 0, position) + 1 : position]
             position = raw.find(separator, position + 1)
-
-
-def _is_same(one: object, other: object) -> bool:
-    return one is other
-
-
-def _is_mark(value: object) -> bool:
-    return type(value) is str and value.startswith("[redacted: ") and value.endswith("]") and len(value) < 80
-
-
-def _holds_numbers(value: Any) -> bool:
-    """Whether there is nothing but numbers: ``tokens={"prompt": 12}`` is a count."""
-    if type(value) is dict:
-        return all(map(_holds_numbers, value.values()))
-    if type(value) in (list, tuple):
-        return all(map(_holds_numbers, value))
-    return value is None or type(value) in (int, float, bool)
