@@ -7,10 +7,11 @@ import concurrent.futures
 import logging
 from collections.abc import Sequence
 
-from asynctrace.errors import DeliveryError, LaneFailure
+from asynctrace.errors import DeliveryError
 from asynctrace.pipeline import home
 from asynctrace.pipeline.deadline import Deadline
 from asynctrace.pipeline.diagnostics import diagnostics
+from asynctrace.pipeline.flushing import Flushing
 from asynctrace.pipeline.lane import LAST_RESORT, Lane
 from asynctrace.pipeline.residence import Phase, Residence
 
@@ -20,12 +21,14 @@ class Closing:
 
     Args:
         residence: whose end it is.
+        flushing: tells what is left.
         timeout: seconds that it may take while no local store makes progress.
     """
 
-    def __init__(self, residence: Residence, timeout: float) -> None:
+    def __init__(self, residence: Residence, flushing: Flushing, timeout: float) -> None:
         self.timeout = timeout
         self._residence = residence
+        self._flushing = flushing
         self._deadline = Deadline(timeout)
         self._task: asyncio.Task[None] | None = None
         self._leaving: dict[Lane, concurrent.futures.Future[None]] = {}  # taken out, and not at their end yet
@@ -52,6 +55,7 @@ class Closing:
         """Wait in this thread for what :meth:`begin` began, until the deadline."""
         while not self._residence.wait(closed, left := self._deadline.left(home.GRACE)) and left > 0:
             pass  # progress may have moved the deadline meanwhile
+        self._say_unsafe(closed)
 
     def hasten(self) -> None:
         """Have it end now: what is not safe goes to the disk, if the lane has one."""
@@ -65,24 +69,39 @@ class Closing:
 
     async def see_through(self, closed: concurrent.futures.Future[None]) -> None:
         """Wait for it on any event loop; a cancellation waits too, until the deadline, and is then passed on."""
-        if closed.done():
-            return
-        deadline = self._deadline
-        ended = asyncio.wrap_future(closed)
         cancelled: asyncio.CancelledError | None = None
-        while not ended.done() and (left := deadline.left(home.GRACE)):
-            try:
-                await asyncio.wait({ended}, timeout=left)
-            except asyncio.CancelledError as error:
-                cancelled = error
+        if not closed.done():
+            deadline = self._deadline
+            ended = asyncio.wrap_future(closed)
+            while not ended.done() and (left := deadline.left(home.GRACE)):
+                try:
+                    await asyncio.wait({ended}, timeout=left)
+                except asyncio.CancelledError as error:
+                    cancelled = error
+        self._say_unsafe(closed)
         if cancelled is not None:
             raise cancelled
 
-    def say_unsafe(self, unsafe: Sequence[LaneFailure]) -> None:
-        """Tell on the diagnostics logger what closing left behind, if anything."""
-        if unsafe:
+    def _say_unsafe(self, closed: concurrent.futures.Future[None]) -> None:
+        report = self._flushing.report(done=closed.done())
+        if not report:
             producer = self._residence.producer
-            diagnostics.say(logging.ERROR, ("close", producer), "closing: %s", DeliveryError(unsafe))
+            diagnostics.say(logging.ERROR, ("close", producer), "closing: %s", DeliveryError(report.failures))
+
+    @property
+    def progress(self) -> int:
+        """Records that local stores have made safe so far."""
+        return self._residence.roster.progress
+
+    @property
+    def owed(self) -> int:
+        """Records in memory that local stores have yet to make safe."""
+        intake = self._residence.intake
+        return self._residence.roster.owed(intake.queued + intake.barriers)
+
+    def drain_now(self) -> None:
+        """Write what is left with plain blocking calls: the event loop does not come round any more."""
+        self._residence.drain_now()
 
     def take_out(self, lane: Lane) -> concurrent.futures.Future[None] | None:
         """Remove the lane; a future that is done when its sink is closed, None when it was never open."""

@@ -124,10 +124,10 @@ def _flush_all() -> None:
     global _ending
     _ending = True
     started = monotonic()
-    flushing = [(pipeline, pipeline.progress, pipeline.begin_flush()) for pipeline in pipelines()]
+    flushing = [(pipeline, pipeline.closing.progress, pipeline.begin_flush()) for pipeline in pipelines()]
     for pipeline, before, done in flushing:  # all at once, one deadline
         guarded(pipeline.wait, done, max(0.0, pipeline.close_timeout - (monotonic() - started)))
-        if pipeline.progress == before:
+        if pipeline.closing.progress == before:
             _spent[pipeline] = monotonic() - started
 
 
@@ -135,17 +135,17 @@ def _close_all() -> None:
     global _ending
     _ending = True
     closing = [
-        (pipeline, pipeline.begin_close(max(LEAST, pipeline.close_timeout - _spent.get(pipeline, 0.0))))
+        (pipeline, pipeline.closing.begin(max(LEAST, pipeline.close_timeout - _spent.get(pipeline, 0.0))))
         for pipeline in pipelines()
     ]
     try:
         for pipeline, done in closing:
-            guarded(pipeline.finish_close, done)
+            guarded(pipeline.closing.wait, done)
     except KeyboardInterrupt:
         for pipeline, _ in closing:
-            pipeline.hasten_close()
+            pipeline.closing.hasten()
         for pipeline, done in closing:
-            guarded(pipeline.finish_close, done)
+            guarded(pipeline.closing.wait, done)
         raise
 
 

@@ -18,18 +18,13 @@ from asynctrace.pipeline.chore import Chore
 from asynctrace.pipeline.closing import Closing
 from asynctrace.pipeline.finisher import Finisher
 from asynctrace.pipeline.flushing import Flushing
-from asynctrace.pipeline.intake import Intake
-from asynctrace.pipeline.journal import MAX_BYTES, Durability, Journal
-from asynctrace.pipeline.journal_keeper import JournalKeeper
-from asynctrace.pipeline.journaled_intake import JournaledIntake
+from asynctrace.pipeline.journal import MAX_BYTES, Durability
 from asynctrace.pipeline.ledger import PipelineStats
 from asynctrace.pipeline.options import LaneOptions
-from asynctrace.pipeline.process import UnknownUsage
-from asynctrace.pipeline.recovery import Recovery
+from asynctrace.pipeline.protection import Protection
 from asynctrace.pipeline.report import FlushReport
 from asynctrace.pipeline.residence import Residence
 from asynctrace.pipeline.roster import Roster
-from asynctrace.pipeline.screen import Screen
 from asynctrace.pipeline.state_directory import StateDirectory
 from asynctrace.pipeline.writer import DEFAULT_LINGER, Writer
 from asynctrace.ports import AnySink, Processor
@@ -42,6 +37,7 @@ DEFAULT_CAPACITY = 1_000_000
 
 DEFAULT_CAPACITY_BYTES = 512 << 20
 """Bytes in the Intake: usual records reach the other bound first."""
+
 Recovers = Literal["own", "all"]
 """What a pipeline recovers of the journals of killed processes: what was meant for its sinks, or all, for each sink."""
 
@@ -99,11 +95,18 @@ class Pipeline:
         self._processors = tuple(processors)
         self._linger = linger
         self._finisher = Finisher(new_producer(), self._processors, self.redactor)
-        self._state = state
-        self._journaling = durability, journal_max_bytes
-        self._recovers = recovers
-        self.intake = self._new_intake(capacity, capacity_bytes, block_timeout)
-        self.recovery = self._new_recovery()
+        self._protection = Protection(state, durability, journal_max_bytes, self.redactor)
+        self.intake = self._protection.new_intake(
+            capacity,
+            capacity_bytes,
+            self._wake,
+            lambda: self.producer,
+            block_timeout=block_timeout,
+            is_at_home=self._is_at_home,
+        )
+        self.recovery = self._protection.new_recovery(
+            lambda: self._roster, self._processors, to_all=recovers == "all"
+        )
         self._roster = Roster(self._finisher, options, state, self._tell_drops, self.recovery, durability)
         self._residence = Residence(
             self.intake,
@@ -114,44 +117,17 @@ class Pipeline:
             chore,
         )
         self._flushing = Flushing(self._residence)
-        self._closing = Closing(self._residence, close_timeout)
+        self.closing = Closing(self._residence, self._flushing, close_timeout)
         for sink in sinks:
             self._roster.add(sink)
         self._serve()
         home.register(self)
 
     def _new_writer(self) -> Writer:
-        lanes, intake = self._roster.lanes, self.intake
-        if isinstance(intake, JournaledIntake):
-            return Writer(intake, self._finisher, lanes, self._linger, JournalKeeper(intake, self._roster))
-        return Writer(intake, self._finisher, lanes, self._linger)
-
-    def _new_intake(self, capacity: int, capacity_bytes: int, block_timeout: float) -> Intake:
-        waiting: dict[str, Any] = {"block_timeout": block_timeout, "is_at_home": self._is_at_home}
-        if self._state is None or self._journaling[0] is None:
-            return Intake(capacity, capacity_bytes, self._wake, **waiting)
-        screen = Screen(self.redactor)
-        return JournaledIntake(capacity, capacity_bytes, self._wake, self._new_journal, screen, **waiting)
-
-    def _new_journal(self) -> Journal:
-        durability, max_bytes = self._journaling
-        assert self._state is not None
-        assert durability is not None
-        return Journal(self._state, self.producer, self.redactor, durability=durability, max_bytes=max_bytes)
-
-    def _new_recovery(self) -> Recovery | None:
-        if self._state is None:
-            return None
-        return Recovery(
-            self._state,
-            lambda: self._roster.lanes,
-            lambda producer: Finisher(producer, self._processors, self.redactor, UnknownUsage()),
-            to_all=self._recovers == "all",
-        )
+        return self._protection.new_writer(self.intake, self._finisher, self._roster, self._linger)
 
     def _serve(self) -> None:
-        if isinstance(self.intake, JournaledIntake):
-            self.intake.journal.serve([lane.key for lane in self._roster.lanes if lane.key is not None])
+        self._protection.serve(self.intake, self._roster)
 
     def _wake(self) -> None:
         self._residence.wake()
@@ -190,11 +166,11 @@ class Pipeline:
     @property
     def close_timeout(self) -> float:
         """Seconds that closing may take while no local store makes progress; may be set."""
-        return self._closing.timeout
+        return self.closing.timeout
 
     @close_timeout.setter
     def close_timeout(self, seconds: float) -> None:
-        self._closing.timeout = seconds
+        self.closing.timeout = seconds
 
     # -- sinks -----------------------------------------------------------------------------------------------
 
@@ -239,7 +215,7 @@ class Pipeline:
         """
         lane = self._roster.lane_of(sink)
         await self.aflush(self.close_timeout)
-        done = self._closing.take_out(lane)
+        done = self.closing.take_out(lane)
         if done is not None:
             await asyncio.wrap_future(done)
 
@@ -251,7 +227,7 @@ class Pipeline:
         """
         lane = self._roster.lane_of(sink)
         self.flush(self.close_timeout)
-        done = self._closing.take_out(lane)
+        done = self.closing.take_out(lane)
         if done is not None:
             self.wait(done, self.close_timeout + home.GRACE)
 
@@ -340,9 +316,7 @@ class Pipeline:
         if asyncio._get_running_loop() is None:  # a forked child inside the parent's coroutine
             self.close(timeout)
             return
-        closed = self.begin_close(self.close_timeout if timeout is None else timeout)
-        await self._closing.see_through(closed)
-        self._closing.say_unsafe(self._flushing.report(done=closed.done()).failures)
+        await self.closing.see_through(self.closing.begin(self.close_timeout if timeout is None else timeout))
 
     def close(self, timeout: float | None = None) -> None:
         """As :meth:`aclose`, for code without an event loop.
@@ -352,38 +326,7 @@ class Pipeline:
         Args:
             timeout: seconds; by default the pipeline's ``close_timeout``.
         """
-        self.finish_close(self.begin_close(self.close_timeout if timeout is None else timeout))
-
-    def begin_close(self, timeout: float) -> concurrent.futures.Future[None]:
-        """Refuse a new home, have the closing done at the present one; the future is done when it is closed.
-
-        Args:
-            timeout: seconds that it may take without progress.
-        """
-        return self._closing.begin(timeout)
-
-    def finish_close(self, closed: concurrent.futures.Future[None]) -> None:
-        """Wait in this thread for what ``begin_close`` began, until the deadline."""
-        self._closing.wait(closed)
-        self._closing.say_unsafe(self._flushing.report(done=closed.done()).failures)
-
-    def hasten_close(self) -> None:
-        """Somebody is impatient: what is not safe yet goes to the disk now."""
-        self._closing.hasten()
-
-    @property
-    def progress(self) -> int:
-        """Records that local stores have made safe so far."""
-        return self._roster.progress
-
-    @property
-    def owed(self) -> int:
-        """Records in memory that local stores have yet to make safe."""
-        return self._roster.owed(self.intake.queued + self.intake.barriers)
-
-    def drain_now(self) -> None:
-        """Write what is left with plain blocking calls: its event loop does not come round any more."""
-        self._residence.drain_now()
+        self.closing.wait(self.closing.begin(self.close_timeout if timeout is None else timeout))
 
     def leave_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """That loop is about to be closed: have what is left delivered at another home."""

@@ -134,10 +134,10 @@ def _flush_all() -> None:
 
 
 def _close_all() -> None:
-    closing = [(pipeline, pipeline.begin_close(home.LEAST)) for pipeline in home.pipelines()]
+    closing = [(pipeline, pipeline.closing.begin(home.LEAST)) for pipeline in home.pipelines()]
     for pipeline, closed in closing:
         if not pipeline.wait(closed, home.LEAST + home.GRACE):  # its event loop does not come round
-            home.guarded(pipeline.drain_now)
+            home.guarded(pipeline.closing.drain_now)
 
 
 class _Progressing:
@@ -152,10 +152,10 @@ class _Progressing:
         self._pipelines = pipelines
         self._deadline = Deadline(self.timeout)
         self._seen = self._progress()
-        self._enough = self._seen + sum(pipeline.owed for pipeline in pipelines)
+        self._enough = self._seen + sum(pipeline.closing.owed for pipeline in pipelines)
 
     def _progress(self) -> int:
-        return sum(pipeline.progress for pipeline in self._pipelines)
+        return sum(pipeline.closing.progress for pipeline in self._pipelines)
 
     def left(self) -> float:
         seen = self._progress()
