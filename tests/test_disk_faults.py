@@ -327,6 +327,74 @@ async def test_read_only_until_the_end(
     assert verify(url).verdict is Verdict.COMPLETE
 
 
+CLOSED = """
+import asyncio, json, logging, os, sys
+import asynctrace
+from asynctrace import Trace
+logging.basicConfig(format="%(message)s")
+url, folder, number = sys.argv[1], sys.argv[2], 0
+async def life(url, count):
+    global number
+    async with Trace("run", sinks=[url]) as trace:
+        for _ in range(count):
+            trace.info("%d", number)
+            number += 1
+        pipeline = trace.pipeline
+    (lane,) = pipeline.stats().lanes
+    assert lane.balanced
+    return [lane.delivered, lane.dead, lane.spooled, sum(lane.dropped.values()), lane.replayed]
+os.environ["ASYNCTRACE_SINKS"] = url
+if os.geteuid() == 0:  # to root everything is writable
+    asyncio.run(life(sys.argv[3], 0))  # what is imported late must be there before the rights go
+    asynctrace.replay_dead_letters()
+    os.setresuid(65534, 65534, 65534)
+pages = [asyncio.run(life(url, 50))]
+for path, directories, files in os.walk(folder):
+    for name in directories + files:
+        os.chmod(os.path.join(path, name), 0o555)
+os.chmod(folder, 0o555)
+pages.append(asyncio.run(life(url, 100)))
+os.chmod(folder, 0o755)
+for path, directories, files in os.walk(folder):
+    for name in directories + files:
+        os.chmod(os.path.join(path, name), 0o755)
+moved = asynctrace.replay_dead_letters()
+pages.append(asyncio.run(life(url, 10)))
+print(json.dumps([pages, moved]))
+"""
+
+
+def test_a_directory_that_may_not_be_written_costs_nothing_but_a_command(tmp_path: Path, store: str) -> None:
+    folder, home = tmp_path / "folder", tmp_path / "nobody"
+    folder.mkdir()
+    home.mkdir()
+    if os.geteuid() == 0:
+        os.chown(home, 65534, 65534)
+        os.chown(folder, 65534, 65534)
+        for parent in (tmp_path, *tmp_path.parents):  # pytest's own folders are closed to others
+            if "pytest-" in str(parent):
+                parent.chmod(0o755)
+    url = store.format(folder)
+    environment = {k: v for k, v in clean_environment().items() if not k.startswith("COVERAGE_")}
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSED, url, str(folder), store.format(tmp_path / "early")],
+        env=environment | {"XDG_STATE_HOME": str(home), "ASYNCTRACE_CLOSE_TIMEOUT": "2"},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (before, during, after), moved = json.loads(done.stdout)
+    assert before == [52, 0, 0, 0, 0]
+    assert during == [0, 102, 0, 0, 0], done.stderr
+    assert (moved, after) == (102, [114, 0, 0, 0, 102])
+    assert done.stderr.count(": write failed") == 1, done.stderr
+    assert "ermission denied" in done.stderr or "may not be written" in done.stderr
+    assert sorted(numbers(url)) == list(range(160))
+    assert verify(url).lost == 0
+
+
 # -- input/output errors -------------------------------------------------------------------------------------
 
 PROGRAM = """
