@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +57,14 @@ class SmallDisk:
     def remount(self, how: str) -> None:
         """``ro`` or ``rw``."""
         subprocess.run(["mount", "-o", f"remount,{how}", self.path], check=True, capture_output=True)
+
+
+@contextmanager
+def open_to_all() -> Iterator[Path]:
+    """A folder that programs without rights can look into; pytest closes its own, whenever one of it starts."""
+    with tempfile.TemporaryDirectory(prefix="asynctrace-test-") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from cli_kit import clean_environment
-from disk_kit import STRACE, SmallDisk, needs_mount, needs_strace, small_disk
+from disk_kit import STRACE, SmallDisk, needs_mount, needs_strace, open_to_all, small_disk
 from lane_kit import GateSink, ScriptedSink, auntil
 
 import asynctrace
@@ -45,7 +45,7 @@ def anyio_backend() -> str:
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Where state is kept when there is no room beside the store."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("ASYNCTRACE_CLOSE_TIMEOUT", "0.5")
+    monkeypatch.setenv("ASYNCTRACE_CLOSE_TIMEOUT", "20")
     diagnostics._last.clear()  # what was said in another test may be said again
     return tmp_path / "home" / "asynctrace"
 
@@ -54,6 +54,12 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     with small_disk(tmp_path / "disk", 8 << 20) as disk:
         yield disk
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    with open_to_all() as folder:
+        yield folder
 
 
 @pytest.fixture(params=sorted(STORES))
@@ -84,9 +90,10 @@ def said(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
     ]
 
 
-async def record_through(url: str, first: int, last: int, options: LaneOptions | None = None) -> LaneStats:
-    """One process's life; the lane's page at its end."""
-    async with Trace("run", sinks=[(url, options) if options else url]) as trace:
+async def record_through(url: str, first: int, last: int, patience: float = 20.0) -> LaneStats:
+    """One process's life, which waits so many seconds at its end; the lane's page then."""
+    os.environ["ASYNCTRACE_CLOSE_TIMEOUT"] = str(patience)  # the fixture puts it back
+    async with Trace("run", sinks=[url]) as trace:
         log(trace, first, last)
         pipeline = trace.pipeline
     return page(pipeline)
@@ -148,7 +155,7 @@ async def test_full_until_the_end_and_at_the_next_start_there_is_room(
     before = await record_through(url, 0, 100)
     assert before.delivered == 102
     disk.fill()
-    during = await record_through(url, 100, 2_000)
+    during = await record_through(url, 100, 2_000, patience=0.5)
     assert (during.lost, during.dead, during.pending) == (0, 0, 0), during
     assert during.spooled > 1_000
     assert list((elsewhere / "spool").iterdir()), (
@@ -169,7 +176,7 @@ async def test_without_room_anywhere_the_loss_is_counted_and_said(
     url = store.format(disk.path)
     await record_through(url, 0, 100)
     disk.fill()
-    during = await record_through(url, 100, 1_000)
+    during = await record_through(url, 100, 1_000, patience=0.5)
     assert during.lost > 0
     assert during.delivered + during.lost == during.emitted
     assert len(said(caplog, ": write failed")) == 1
@@ -186,7 +193,6 @@ async def test_a_spool_on_a_full_disk_is_read_empty_all_the_same(
     disk: SmallDisk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("ASYNCTRACE_STATE_DIR", str(disk.path / "state"))
-    monkeypatch.setenv("ASYNCTRACE_CLOSE_TIMEOUT", "10")
     sink = GatedRemote()
     async with Trace("run", sinks=[(sink, SPILLING)]) as trace:
         log(trace, 0, 2_000)
@@ -221,7 +227,10 @@ async def test_dead_letters_wait_for_room(
 
 
 @needs_mount
-async def test_dead_letters_go_elsewhere(disk: SmallDisk, elsewhere: Path) -> None:
+async def test_dead_letters_go_elsewhere(
+    disk: SmallDisk, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASYNCTRACE_CLOSE_TIMEOUT", "0.5")
     disk.fill()
     sink = Remote([PermanentSinkError("no such table")] * 3)
     # The first local store says where state is kept; here that disk is full.
@@ -237,7 +246,7 @@ async def test_dead_letters_go_elsewhere(disk: SmallDisk, elsewhere: Path) -> No
 async def test_dev_full(tmp_path: Path, elsewhere: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "t.jsonl").symlink_to("/dev/full")
     url = f"file:{tmp_path}/t.jsonl"
-    during = await record_through(url, 0, 100)
+    during = await record_through(url, 0, 100, patience=0.5)
     assert (during.spooled, during.lost) == (102, 0)
     assert len(said(caplog, ": write failed")) == 1
     (tmp_path / "t.jsonl").unlink()
@@ -315,7 +324,7 @@ async def test_read_only_until_the_end(
 ) -> None:
     url = store.format(disk.path)
     disk.remount("ro")
-    during = await record_through(url, 0, 100)
+    during = await record_through(url, 0, 100, patience=0.5)
     assert (during.lost, during.spooled) == (0, 102)
     assert list((elsewhere / "spool").iterdir())
     assert len(said(caplog, ": write failed")) == 1
@@ -364,20 +373,19 @@ print(json.dumps([pages, moved]))
 """
 
 
-def test_a_directory_that_may_not_be_written_costs_nothing_but_a_command(tmp_path: Path, store: str) -> None:
-    folder, home = tmp_path / "folder", tmp_path / "nobody"
+def test_a_directory_that_may_not_be_written_costs_nothing_but_a_command(
+    public_folder: Path, store: str
+) -> None:
+    folder, home = public_folder / "folder", public_folder / "nobody"
     folder.mkdir()
     home.mkdir()
     if os.geteuid() == 0:
         os.chown(home, 65534, 65534)
         os.chown(folder, 65534, 65534)
-        for parent in (tmp_path, *tmp_path.parents):  # pytest's own folders are closed to others
-            if "pytest-" in str(parent):
-                parent.chmod(0o755)
     url = store.format(folder)
     environment = {k: v for k, v in clean_environment().items() if not k.startswith("COVERAGE_")}
     done = subprocess.run(
-        [sys.executable, "-c", CLOSED, url, str(folder), store.format(tmp_path / "early")],
+        [sys.executable, "-c", CLOSED, url, str(folder), store.format(public_folder / "early")],
         env=environment | {"XDG_STATE_HOME": str(home), "ASYNCTRACE_CLOSE_TIMEOUT": "2"},
         capture_output=True,
         text=True,
@@ -427,7 +435,7 @@ def under_strace(
     environment = {k: v for k, v in clean_environment().items() if not k.startswith("COVERAGE_")}
     done = subprocess.run(
         [STRACE, "-f", "-qq", "-o", os.devnull, *options, *program, url, str(first), str(last)],
-        env=environment | {"XDG_STATE_HOME": os.environ["XDG_STATE_HOME"], "ASYNCTRACE_CLOSE_TIMEOUT": "2"},
+        env=environment | {"XDG_STATE_HOME": os.environ["XDG_STATE_HOME"], "ASYNCTRACE_CLOSE_TIMEOUT": "20"},
         capture_output=True,
         text=True,
         timeout=50,
@@ -476,6 +484,7 @@ def test_a_segment_that_cannot_be_read_for_a_while_is_not_given_up(
 ) -> None:
     (tmp_path / "t.jsonl").symlink_to("/dev/full")
     url = f"file:{tmp_path}/t.jsonl"
+    monkeypatch.setenv("ASYNCTRACE_CLOSE_TIMEOUT", "0.5")
     with Trace("run", sinks=[url]) as trace:
         log(trace, 0, 500)
     (tmp_path / "t.jsonl").unlink()

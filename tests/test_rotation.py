@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from cli_kit import SECONDS, Running, clean_environment
+from disk_kit import open_to_all
 from lane_kit import until
 
 from asynctrace import ConfigurationError, Trace, Verdict, find_trace, find_traces, verify
@@ -509,18 +510,19 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
-def test_where_nothing_can_be_renamed_the_file_goes_on_growing(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    for parent in tmp_path.parents:  # pytest's own folders are closed to others
-        if parent.name.startswith("pytest-") and os.geteuid() == 0:
-            parent.chmod(0o755)
-    done = subprocess.run(
-        [sys.executable, "-c", CLOSED_FOLDER, str(tmp_path / "folder")],
-        env={name: value for name, value in clean_environment().items() if not name.startswith("COVERAGE_")},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=True,
-    )
-    assert done.stderr.count("cannot be rotated and goes on growing") == 1
-    assert numbers(tmp_path / "folder" / "t.jsonl") == list(range(50))
+def test_where_nothing_can_be_renamed_the_file_goes_on_growing() -> None:
+    with open_to_all() as outer:
+        folder = outer / "folder"
+        folder.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-c", CLOSED_FOLDER, str(folder)],
+            env={
+                name: value for name, value in clean_environment().items() if not name.startswith("COVERAGE_")
+            },
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=True,
+        )
+        assert done.stderr.count("cannot be rotated and goes on growing") == 1
+        assert numbers(folder / "t.jsonl") == list(range(50))
