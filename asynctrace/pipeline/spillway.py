@@ -23,6 +23,13 @@ from asynctrace.pipeline.undisturbed import undisturbed
 _DISK_REST = 1.0
 """Seconds before a spool that could not be written or read is tried again."""
 
+_GATHER = 0.1
+"""Seconds that newcomers gather before they follow to the disk: each trip has a thread compete with the event loop for
+the interpreter, and what other lanes have encoded meanwhile need not be encoded again."""
+
+_ENOUGH = 1_024
+"""Records that do not wait for that."""
+
 
 class Cut(Protocol):
     """Takes the next load from the backlog."""
@@ -62,6 +69,7 @@ class Spillway:
         self._wake = wake
         self._unwritten: Load | None = None  # newer than what is on disk, which does not take it now
         self._rests = False  # the disk, after it took nothing
+        self._gathering: asyncio.TimerHandle | None = None
         self._say = partial(say_of_lane, lane)
 
     @property
@@ -88,6 +96,9 @@ class Spillway:
     def rehome(self) -> None:
         """Forget the event loop that is gone."""
         self._rests = False
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
 
     def find(self) -> Overflow | None:
         """The lane's side of its spool; None when there is nothing to write to."""
@@ -121,6 +132,10 @@ class Spillway:
         if not self.active and not self._backlog.high and not wanted:
             return
         loop, overflow = asyncio._get_running_loop(), self.find()
+        if loop is not None and not wanted and not self._backlog.high and self._backlog.waiting < _ENOUGH:
+            if self._gathering is None:
+                self._gathering = loop.call_later(_GATHER, undisturbed, self._gathered)
+            return
         if loop is None or overflow is None or overflow.writing is not None or self._rests:
             if overflow is None and self._shelter is not None:
                 self._shelter.complain()
@@ -130,6 +145,11 @@ class Spillway:
             load = self._cut(for_disk=True)
         if load is not None:
             overflow.write(load, partial(_call_on, loop, self._written))
+
+    def _gathered(self) -> None:
+        self._gathering = None
+        if self.active:
+            self.spill(wanted=True)
 
     async def shelve(self) -> None:
         """Have what is in memory on the disk, for somebody waits for that, and the sink does not take it now.
