@@ -90,6 +90,24 @@ async def test_retries_end_when_the_policy_says_so() -> None:
     assert stats.delivered + stats.dead == 12
 
 
+async def test_retries_end_when_the_total_time_is_over() -> None:
+    def away(batch: Batch) -> Exception | None:
+        return TransientSinkError("away") if len(batch) else None  # but for the marks that tell of it
+
+    sink = ScriptedSink([away] * 100_000)
+    options = replace(QUICK, retry=RetryPolicy(base=0.001, ceiling=0.002, total=0.05))
+    stats = await deliver(sink, options=options)
+    assert stats.dead == 12
+    assert stats.retries > 1
+
+
+async def test_a_pause_that_the_destination_asks_for_beyond_the_total_is_not_begun() -> None:
+    sink = ScriptedSink([TransientSinkError("busy", retry_after=3_600)])
+    stats = await deliver(sink, options=replace(QUICK, retry=RetryPolicy(total=60.0)))
+    assert stats.dead == sink.sizes[0]
+    assert stats.retries == 0
+
+
 async def test_a_batch_that_is_too_large_is_halved_until_it_fits() -> None:
     def at_most_three(batch: Batch) -> Exception | None:
         return BatchTooLargeError("too large") if len(batch) > 3 else None
