@@ -1,4 +1,4 @@
-"""P1–P3, P5, P6: what recording costs its caller, in CPU time of the calling thread.
+"""P1–P3, P5, P6, P19: what recording costs its caller, in CPU time of the calling thread.
 
 The home loop is the measuring loop, which does not yield during a sample: the writer cannot drain, and all
 records of the sample wait in the Intake at its end. Between samples the pipeline is flushed, unmeasured.
@@ -6,6 +6,7 @@ records of the sample wait in the Intake at its end. Between samples the pipelin
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -153,6 +154,29 @@ async def beside_floor(samples: int) -> Values:
     return values
 
 
+async def with_journal(samples: int) -> Values:
+    """P19: a trace whose records are in a journal when the call returns, beside one without and the floor."""
+    sink, journaled_sink = CountingSink(), CountingSink()
+    os.environ["ASYNCTRACE_STATE_DIR"] = os.getcwd()
+    async with (
+        Trace(sinks=[sink]) as trace,
+        trace.span("checkout"),
+        Trace(sinks=[journaled_sink], durability="process") as journaled,
+        journaled.span("checkout"),
+    ):
+        cases = {
+            "floor": floor_case(RETAINED),
+            "info": info_case(trace, RETAINED),
+            "info with journal": info_case(journaled, RETAINED),
+        }
+        values = await alternate(cases, samples)
+        unprotected = journaled.pipeline.stats().unprotected
+    check("info", sink.count, (samples + 1) * RETAINED + 4)
+    check("info with journal", journaled_sink.count, (samples + 1) * RETAINED + 4)
+    check("not in the journal", unprotected, 0)
+    return values
+
+
 async def beside_anchor(anchor: str, samples: int) -> Values:
     """P2: asynctrace beside one other library, which alone is imported."""
     sink = CountingSink()
@@ -240,4 +264,12 @@ DISABLED = Group(
     jobs=(Job("emit:disabled", {"samples": 7}, {"samples": 5}),),
     needs=("structlog",),
 )
-GROUPS = (FLOOR, PICOLOGGING, LOGGING, DISABLED)
+JOURNAL = Group(
+    figures=(
+        Figure("P19", "emit with the journal on ÷ emit", "info with journal", "info", 2.1, "most"),
+        Figure("P19", "emit with the journal on ÷ floor", "info with journal", "floor", 5.0, "most"),
+    ),
+    jobs=(Job("emit:with_journal", {"samples": 7}, {"samples": 5}),),
+    rounds=(7, 2),
+)
+GROUPS = (FLOOR, PICOLOGGING, LOGGING, DISABLED, JOURNAL)
