@@ -474,7 +474,9 @@ class Lives:
         # A disk that cannot even note what was delivered gives it out again: late doubles, never a loss.
         exact = not self.disk_was_full
         again = [key for key, times in promised.items() if times > 1]
-        assert not again or not exact, f"delivered, and then again: {again}"
+        # A last write that was left behind with its loop may have succeeded; the store keeps one of the two.
+        left_behind = isinstance(store, LocalStore) and not self.one_by_one
+        assert not again or left_behind or not exact, f"delivered, and then again: {again}"
         messages = Counter(
             record.message
             for record in store.memory.records
