@@ -289,6 +289,22 @@ def test_a_flush_returns_although_its_worker_was_killed() -> None:
             assert texts(sink) == [str(each) for each in range(number + 1)]
 
 
+def test_a_flush_behind_dropped_records_returns_with_the_journal_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where the last records before the flush found no room: it waited for numbers that never come."""
+    monkeypatch.setenv("ASYNCTRACE_QUEUE_SIZE", "20")
+    sink = ScriptedSink()
+
+    async def main() -> None:
+        async with Trace("r", sinks=[(sink, QUICK)], durability="process") as trace:
+            for number in range(25):
+                trace.info(str(number))
+            report = await asyncio.wait_for(trace.aflush(), DEADLINE)
+            assert report.done
+
+    asyncio.run(main())
+    assert texts(sink)[:10] == [str(number) for number in range(10)]
+
+
 # -- 7 -------------------------------------------------------------------------------------------------------
 
 

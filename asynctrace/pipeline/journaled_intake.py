@@ -177,7 +177,7 @@ class JournaledIntake(Intake):
         """Take at most so many from the front, in the order of their numbers; nothing while the next one is missing."""
         found = super().get_batch(most)
         first = self.expected
-        if not self._early and _numbers(found) == list(range(first, first + len(found))):
+        if not self._early and not self._behind and _numbers(found) == list(range(first, first + len(found))):
             self.expected = first + len(found)
             return found
         for item in found:
