@@ -161,6 +161,7 @@ class Setup:
     queue_size: int = 1_000_000
     disk_seconds: float = 0.0
     disk_fails: bool = True  # when the schedule says so
+    durability: Literal["process"] | None = None
 
 
 fault = st.one_of(
@@ -235,6 +236,7 @@ setups = st.builds(
     st.sampled_from([20, 1_000_000, 1_000_000]),
     st.sampled_from([0.0, 0.0, 0.02, 1.0]),
     st.sampled_from([False, False, True]),
+    st.sampled_from([None, None, "process"]),
 )
 
 # -- how it happens ------------------------------------------------------------------------------------------
@@ -294,7 +296,8 @@ class Lives:
                 loop.close()
 
     async def _main(self, life: Life) -> None:
-        trace = Trace(f"life-{len(self.pipelines)}", sinks=self.lanes())
+        run_id = f"life-{len(self.pipelines)}"
+        trace = Trace(run_id, sinks=self.lanes(), durability=self.setup.durability)
         await trace.__aenter__()
         self.pipelines.append(trace.pipeline)
         self.open_traces.append(trace)
