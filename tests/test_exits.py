@@ -23,12 +23,19 @@ PATIENCE = 100.0
 """Seconds that a program may take on a busy machine; one that hangs would hang for ever."""
 
 
+def environment_of(scenario: str) -> dict[str, str]:
+    """What the program finds; where SIGTERM matters, coverage stays away: it answers the signal itself."""
+    found = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+    if "term" in scenario:
+        found = {name: value for name, value in found.items() if not name.startswith("COVERAGE_PROCESS")}
+    return found
+
+
 class Ended:
     """A program that has ended, and what it left in its store."""
 
     def __init__(self, tmp_path: Path, scenario: str, *options: str, loop: str = "asyncio") -> None:
         path = tmp_path / "t.db"
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
         started = time.monotonic()
         self.result = subprocess.run(
             [sys.executable, *options, PROGRAM, scenario, f"sqlite:{path}", loop],
@@ -36,7 +43,7 @@ class Ended:
             text=True,
             timeout=PATIENCE,
             cwd=tmp_path,
-            env=environment,
+            env=environment_of(scenario),
             check=False,
         )
         self.seconds = time.monotonic() - started
@@ -233,7 +240,7 @@ def test_the_default_sigterm_loses_at_most_what_was_emitted_just_before_it(
         [sys.executable, PROGRAM, scenario, f"sqlite:{path}", loop],
         stdout=subprocess.PIPE,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"},
+        env=environment_of(scenario),
         text=True,
     ) as process:
         assert process.stdout is not None
