@@ -22,6 +22,7 @@ class RecoveryReport:
         records: found in them and not known to be safe; some may have been stored all the same.
         damaged: entries that could not be read.
         failed: journals that could not be recovered; they stay where they are.
+        elsewhere: journals that wait for other sinks than these; nothing of them was delivered.
         stats: the ledger of the delivery; what was recovered counts as adopted there.
     """
 
@@ -29,6 +30,7 @@ class RecoveryReport:
     records: int
     damaged: int
     failed: int
+    elsewhere: int
     stats: PipelineStats
 
 
@@ -62,5 +64,7 @@ async def arecover(
     await pipeline.aclose(timeout)
     found = pipeline.recovery
     if found is None:
-        return RecoveryReport(0, 0, 0, 0, pipeline.stats())
-    return RecoveryReport(found.journals, found.records, found.damaged, found.failed, pipeline.stats())
+        return RecoveryReport(0, 0, 0, 0, 0, pipeline.stats())
+    return RecoveryReport(
+        found.journals, found.records, found.damaged, found.failed, found.elsewhere, pipeline.stats()
+    )

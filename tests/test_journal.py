@@ -345,7 +345,8 @@ def test_what_was_meant_for_other_sinks_waits_for_them(tmp_path: Path) -> None:
         "ASYNCTRACE_STATE_DIR": str(tmp_path / "state"),
     }
     nothing = run("recover", cwd=tmp_path, env=environment)
-    assert nothing.out == "no journal of a killed process waits for these sinks\n"
+    assert "no journal of a killed process waits for these sinks\n" in nothing.out
+    assert "journals that wait for other sinks: 1; name those in ASYNCTRACE_SINKS" in nothing.out
     moved = run("recover", "--to", f"file:{tmp_path}/logs", "--json", cwd=tmp_path, env=environment)
     assert moved.code == 0, moved.err
     found = json.loads(moved.out)

@@ -29,6 +29,7 @@ def recover(
         "records": report.records,
         "damaged": report.damaged,
         "failed": report.failed,
+        "elsewhere": report.elsewhere,
         "delivered": sum(lane.delivered for lane in lanes),
         "waiting": sum(lane.spooled for lane in lanes),
     }
@@ -40,6 +41,11 @@ def recover(
         screen.write(
             "{journals:,} journals, {records:,} records in them, {damaged:,} damaged; "
             "{delivered:,} delivered, {waiting:,} waiting; {failed:,} journals failed\n".format(**counts)
+        )
+    if report.elsewhere and not as_json:
+        screen.write(
+            f"journals that wait for other sinks: {report.elsewhere:,}; "
+            "name those in ASYNCTRACE_SINKS, or one store for all by --to\n"
         )
     if counts["waiting"] or counts["damaged"] or counts["failed"]:
         raise SystemExit(Exit.LOSS)

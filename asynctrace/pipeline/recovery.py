@@ -57,6 +57,7 @@ class Recovery:
         records: how many were found in them that were not known to be safe.
         damaged: entries that could not be read.
         failed: journals that could not be recovered; they stay where they are.
+        elsewhere: journals that wait for other sinks than these.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Recovery:
         self.records = 0
         self.damaged = 0
         self.failed = 0
+        self.elsewhere = 0
         self._state = state
         self._lanes = lanes
         self._new_finisher = new_finisher
@@ -141,6 +143,7 @@ class Recovery:
         if time_ns() - facts.begun > MAX_AGE * 1e9:
             self._say("the journal %s is too old: nobody has asked for it in %d s", directory, MAX_AGE)
             return True
+        self.elsewhere += bool(waiting)
         return bool(facts.lanes) and not waiting
 
     def _fill(self, streams: list[_Stream], parts: list[Path], producer: str) -> None:
