@@ -328,9 +328,10 @@ def test_the_journal_of_a_living_process_is_not_touched(tmp_path: Path) -> None:
         assert program.stdout is not None
         assert program.stdout.readline() == "ready\n"
         (journal,) = journals(tmp_path)
-        before = sorted(path.name for path in journal.iterdir())
+        before = {path.name for path in journal.iterdir()}
         assert recover(tmp_path).out == "no journal of a killed process waits for these sinks\n"
-        assert sorted(path.name for path in journal.iterdir()) == before
+        # It may have prepared its next segment meanwhile.
+        assert before <= {path.name for path in journal.iterdir()}
         program.communicate("end\n", timeout=SECONDS)
     assert recover(tmp_path).code == 0
     assert journals(tmp_path) == []
@@ -493,6 +494,8 @@ def test_an_interrupt_inside_recording_costs_no_record(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGVTALRM, interrupt)
+    tracer = sys.gettrace()
+    sys.settrace(None)  # an interrupt that strikes inside coverage leaves it locked
     try:
         with Trace("r", sinks=[f"sqlite:{tmp_path}/t.db"], durability="process") as trace:
             trace.info("first")
@@ -514,6 +517,7 @@ def test_an_interrupt_inside_recording_costs_no_record(tmp_path: Path) -> None:
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
+        sys.settrace(tracer)
     counts = [
         json.loads(row[0])["count"]
         for row in rows(tmp_path / "t.db", "metadata")
