@@ -646,3 +646,31 @@ def test_schedules_that_once_went_wrong(
     gc.collect()
     assert "was destroyed" not in caplog.text
     assert "Exception in callback" not in caplog.text
+
+
+def test_what_is_rejected_of_two_ranges_at_once_is_told_in_each(
+    clock: SkippedTime, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane = LaneOptions(
+        max_records=16,
+        short=3,
+        write_timeout=0.1,
+        patience=0.0,
+        mark_every=1,
+        retry=RetryPolicy(base=0.01, ceiling=0.05, attempts=3),
+        spool_max_bytes=8_000,
+    )
+    faulty = replace(lane, max_records=1, retry=RetryPolicy(base=0.01, ceiling=0.05), spool_max_bytes=0)
+    lives = [
+        Life(
+            (
+                Turn(2, faults.Hang()),
+                Emit(18, "info", Level.DEBUG),
+                Fail(2, (faults.Fine(), faults.Partial(0, 0, retryable=True))),
+            ),
+            Close(0.05),
+        ),
+        Life((), Close(1.0)),
+    ]
+    setup = Setup(((False, faulty), (False, faulty), (False, lane)), queue_size=20)
+    go_through(clock, state, monkeypatch, setup, lives)

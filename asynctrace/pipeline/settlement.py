@@ -22,6 +22,8 @@ from asynctrace.ports import LocalSink, Sink
 TellDrops = Callable[[str, str, int, RunContext], None]
 """Called with the lane's name, the reason, how many, and the run of the last one."""
 
+_SPOOL_FULL = "spool full"
+
 
 class Settlement:
     """Counts what becomes of every record of a lane, corrects the marks, and tells who waits.
@@ -95,7 +97,7 @@ class Settlement:
         self._counts.dropped[reason] += count
         self._say(None, "%d record(s) dropped: %s", count, reason)
         if newest:
-            self._tally.lost(newest, count, producer)
+            self._tally.lost_up_to(newest, count, producer)
 
     def disk_is_empty(self) -> None:
         """Everything that was on disk has been given back, or is damaged."""
@@ -109,9 +111,10 @@ class Settlement:
         self.progress += 1
         self._tally.stored(load.batch.marks)
         if writing.refused:
-            newest = writing.refused[-1]
-            self.dropped_from_disk(len(writing.refused), "spool full", newest.seq, newest.producer)
-            self._watch.lost(writing.refused, "spool full")
+            self._counts.dropped[_SPOOL_FULL] += len(writing.refused)
+            self._say(None, "%d record(s) dropped: %s", len(writing.refused), _SPOOL_FULL)
+            self._tally.lost(writing.refused)
+            self._watch.lost(writing.refused, _SPOOL_FULL)
         if self._watch:
             self._watch.spooled(load.batch.records)
         for waiter in load.waiters:  # those who wait for the sink are with the overflow now
@@ -129,7 +132,6 @@ class Settlement:
         if load not in self.hand:  # settled meanwhile: a hung write was left behind and came back
             return
         batch, counts = load.batch, self._counts
-        lost = len(rejected) - kept
         stored = (
             [record for place, record in enumerate(batch) if place not in rejected] if rejected else batch
         )
@@ -146,7 +148,9 @@ class Settlement:
             self._count_dead(records, reason)
         if batch.marks and not load.on_disk:
             self._tally.stored(batch.marks)
-        self._let_go(load, lost=lost, kept=kept)
+        self._let_go(
+            load, lost=[record for records in (dead or {}).values() for record in records], kept=kept
+        )
 
     def reject(
         self, load: Load, error: PartialWriteError, rejected: Set[int], again: Set[int] = frozenset()
@@ -165,7 +169,7 @@ class Settlement:
         surprise = not isinstance(error, SinkError)
         self._count_dead(load.batch.records, reason, "".join(format_exception(error)) if surprise else "")
         self._tally.not_stored(load.batch.marks)
-        self._let_go(load, lost=len(load.batch))
+        self._let_go(load, lost=load.batch.records)
 
     def give_up(self, load: Load, reason: str) -> None:
         """Nobody will try the load again, and nothing can keep it."""
@@ -177,7 +181,7 @@ class Settlement:
             self._say(None, "%d record(s) dropped: %s", count, reason)
             self._watch.lost(load.batch.records, reason)
         self._tally.not_stored(load.batch.marks)
-        self._let_go(load, lost=count)
+        self._let_go(load, lost=load.batch.records)
 
     def _count_dead(self, records: Sequence[Record], reason: str, traceback: str = "") -> None:
         self._counts.dead += len(records)
@@ -187,10 +191,10 @@ class Settlement:
             if self._shelter is not None:
                 self._shelter.bury(records, sink=repr(self._sink), reason=reason, traceback=traceback)
 
-    def _let_go(self, load: Load, lost: int, kept: int = 0) -> None:
+    def _let_go(self, load: Load, lost: Sequence[Record], kept: int = 0) -> None:
+        self._tally.passed(load.batch.marks)
         if lost:
-            newest = load.batch.records[-1]
-            self._tally.lost(newest.seq, lost, newest.producer)
+            self._tally.lost(lost)
         self.hand.remove(load)
         waiters = load.waiters
         if not load.on_disk:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from asynctrace.core.batch import Mark
+from asynctrace.core.record import Record
+
+_KNOWN_ENDS = 1_024
+"""So many ends of ranges are remembered for each producer; what is still on its way is younger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,7 @@ class Tally:
             producer, first, first - 1, 0
         )  # the sum of the marks that are in the store, or on disk
         self._stored_apart: list[Mark] = []  # in the store, but one before them is not
+        self._ends: dict[str, list[int]] = {}  # where ranges end, in order, by producer
 
     def held_back(self, count: int) -> None:
         """So many numbers of the open range were filtered."""
@@ -59,6 +67,7 @@ class Tally:
             return None
         ended = Range(self._first, next_seq - 1, self._filtered)
         self._first, self._filtered = next_seq, 0
+        self._ends_at(self._producer, ended.last)
         return ended
 
     def gave_out(self, count: int) -> None:
@@ -71,7 +80,18 @@ class Tally:
         dropped = ended.last - ended.first + 1 - admitted - ended.filtered
         return Mark(self._producer, ended.first, ended.last, admitted, ended.filtered, dropped)
 
-    def lost(self, last: int, count: int, producer: str | None = None) -> None:
+    def lost(self, records: Sequence[Record]) -> None:
+        """These records were given out but are not in the store and never will be; each is told in its own range."""
+        last: dict[tuple[str, int], int] = {}
+        counts: Counter[tuple[str, int]] = Counter()
+        for record in records:
+            place = (record.producer, self._range_of(record.producer, record.seq))
+            counts[place] += 1
+            last[place] = max(last.get(place, 0), record.seq)
+        for place, count in counts.items():
+            self.lost_up_to(last[place], count, place[0])
+
+    def lost_up_to(self, last: int, count: int, producer: str | None = None) -> None:
         """So many records up to that number were given out but are not in the store and never will be.
 
         Args:
@@ -80,6 +100,13 @@ class Tally:
             producer: whose, when it was another process.
         """
         self._owe(Mark(producer or self._producer, last + 1, last, admitted=-count, dropped=count))
+
+    def passed(self, marks: Sequence[Mark]) -> None:
+        """A batch carried these marks: that is where their ranges begin and end."""
+        for mark in marks:
+            if not _is_correction(mark):
+                self._ends_at(mark.producer, mark.first - 1)
+                self._ends_at(mark.producer, mark.last)
 
     def not_stored(self, marks: tuple[Mark, ...]) -> None:
         """The batch that carried these marks failed; they are owed to the next one."""
@@ -123,28 +150,49 @@ class Tally:
     def _owe(self, mark: Mark) -> None:
         # A store that is away for days must not make the list grow: neighbours become one.
         for place in range(len(self._owed) - 1, max(-1, len(self._owed) - 3), -1):
-            if (joined := _join(self._owed[place], mark)) is not None:
+            if (joined := self._join(self._owed[place], mark)) is not None:
                 self._owed[place] = joined
                 return
         self._owed.append(mark)
 
+    def _join(self, one: Mark, other: Mark) -> Mark | None:
+        if one.producer != other.producer:
+            return None
+        if one.first <= one.last and other.first == one.last + 1 <= other.last:
+            first, last = one.first, other.last
+        elif _is_correction(other) and one.first <= other.last <= one.last:
+            first, last = one.first, one.last  # a correction within the range
+        elif _is_correction(other) and _is_correction(one) and self._in_one_range(one, other):
+            first, last = max(one.first, other.first), max(one.last, other.last)
+        else:
+            return None
+        return Mark(
+            one.producer,
+            first,
+            last,
+            one.admitted + other.admitted,
+            one.filtered + other.filtered,
+            one.dropped + other.dropped,
+        )
 
-def _join(one: Mark, other: Mark) -> Mark | None:
-    if one.producer != other.producer:
-        return None
-    if one.first <= one.last and other.first == one.last + 1 <= other.last:
-        first, last = one.first, other.last
-    elif other.first == other.last + 1 and one.first <= other.last <= one.last:
-        first, last = one.first, one.last  # a correction within the range
-    elif other.first == other.last + 1 and one.first == one.last + 1:
-        first, last = max(one.first, other.first), max(one.last, other.last)
-    else:
-        return None
-    return Mark(
-        one.producer,
-        first,
-        last,
-        one.admitted + other.admitted,
-        one.filtered + other.filtered,
-        one.dropped + other.dropped,
-    )
+    def _in_one_range(self, one: Mark, other: Mark) -> bool:
+        return self._range_of(one.producer, one.last) == self._range_of(other.producer, other.last)
+
+    def _ends_at(self, producer: str, last: int) -> None:
+        ends = self._ends.setdefault(producer, [])
+        place = bisect_left(ends, last)
+        if ends[place : place + 1] != [last]:
+            ends.insert(place, last)
+            del ends[:-_KNOWN_ENDS]
+
+    def _range_of(self, producer: str, seq: int) -> int:
+        """A number for the range that holds it: the end of the one before, as far as is known."""
+        ends = self._ends.get(producer)
+        if not ends:
+            return 0
+        place = bisect_left(ends, seq)
+        return ends[place - 1] if place else 0
+
+
+def _is_correction(mark: Mark) -> bool:
+    return mark.first == mark.last + 1
