@@ -279,7 +279,7 @@ def test_marks_add_up_however_they_are_lost_and_owed(steps: list[tuple[int, int,
         else:
             tally.not_stored(tuple(carried))
             if delivered:
-                tally.lost(next_seq - 1, delivered)
+                tally.lost_up_to(next_seq - 1, delivered)
     marks += tally.take_owed()
     for mark in marks:
         assert mark.last - mark.first + 1 == mark.admitted + mark.filtered + mark.dropped
@@ -294,5 +294,5 @@ def test_a_store_that_is_away_for_long_is_owed_one_mark() -> None:
         assert ended is not None
         tally.gave_out(10)
         tally.not_stored((*tally.take_owed(), tally.mark(ended)))
-        tally.lost(last, 10)
+        tally.lost_up_to(last, 10)
     assert tally.take_owed() == [Mark("p", 1, 10_000, admitted=0, dropped=10_000)]
