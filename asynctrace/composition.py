@@ -373,7 +373,6 @@ def _make_pipeline(
     lanes = [make_lane(sink, values) for sink in sinks]
     if codec.limits().max_text != values.max_text:
         codec.set_limits(replace(codec.limits(), max_text=values.max_text))
-    state = state_directory(sinks, values)
     pipeline = Pipeline(
         linger=values.linger,
         capacity=values.queue_size,

@@ -360,6 +360,14 @@ def test_what_was_meant_for_other_sinks_waits_for_them(tmp_path: Path) -> None:
     assert (wrong.code, "memory:" in wrong.err) == (2, True)
 
 
+def test_one_store_for_all_is_given_what_lies_beside_the_configured_one(tmp_path: Path) -> None:
+    play(tmp_path, "rich-kill")
+    done = recover(tmp_path, "--to", f"sqlite:{tmp_path}/elsewhere/rescued.db", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["journals"] == 1
+    assert len(rows(tmp_path / "elsewhere" / "rescued.db", "seq")) > 10
+
+
 def test_the_state_directory_may_be_named(tmp_path: Path) -> None:
     play(tmp_path, "rich-kill", ASYNCTRACE_STATE_DIR=str(tmp_path / "state"))
     assert recover(tmp_path).out == "no journal of a killed process waits for these sinks\n"
