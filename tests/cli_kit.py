@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 import pytest
+from measurement import measured
 
 from asynctrace.cli import main
 
@@ -51,7 +52,7 @@ def run(*arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None 
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "asynctrace", *arguments],
         cwd=cwd,
-        env=clean_environment(**(env or {})),
+        env=clean_environment(**measured(), **(env or {})),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=SECONDS,
@@ -79,7 +80,7 @@ class Running:
     def __init__(self, *arguments: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "asynctrace", *arguments],
-            env=clean_environment(),
+            env=clean_environment(**measured()),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
+import measurement
 import pytest
 
 import asynctrace
@@ -15,6 +16,10 @@ from asynctrace.pipeline.diagnostics import diagnostics
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
+
+
+def pytest_sessionstart() -> None:
+    measurement.withhold()
 
 
 @pytest.fixture(autouse=True)

@@ -383,10 +383,9 @@ def test_a_directory_that_may_not_be_written_costs_nothing_but_a_command(
         os.chown(home, 65534, 65534)
         os.chown(folder, 65534, 65534)
     url = store.format(folder)
-    environment = {k: v for k, v in clean_environment().items() if not k.startswith("COVERAGE_")}
     done = subprocess.run(
         [sys.executable, "-c", CLOSED, url, str(folder), store.format(public_folder / "early")],
-        env=environment | {"XDG_STATE_HOME": str(home), "ASYNCTRACE_CLOSE_TIMEOUT": "2"},
+        env=clean_environment() | {"XDG_STATE_HOME": str(home), "ASYNCTRACE_CLOSE_TIMEOUT": "2"},
         capture_output=True,
         text=True,
         timeout=50,
@@ -432,10 +431,10 @@ def under_strace(
     calls = ",".join(injection.partition(":")[0] for injection in injections)
     options += ["-e", f"trace={calls}", *(f"--inject={injection}" for injection in injections)]
     program = [sys.executable, "-c", PROGRAM]
-    environment = {k: v for k, v in clean_environment().items() if not k.startswith("COVERAGE_")}
     done = subprocess.run(
         [STRACE, "-f", "-qq", "-o", os.devnull, *options, *program, url, str(first), str(last)],
-        env=environment | {"XDG_STATE_HOME": os.environ["XDG_STATE_HOME"], "ASYNCTRACE_CLOSE_TIMEOUT": "20"},
+        env=clean_environment()
+        | {"XDG_STATE_HOME": os.environ["XDG_STATE_HOME"], "ASYNCTRACE_CLOSE_TIMEOUT": "20"},
         capture_output=True,
         text=True,
         timeout=50,

@@ -15,20 +15,11 @@ from asynctrace.pipeline.spool_page import look
 
 PROGRAM = Path(__file__).parent / "programs" / "exits.py"
 ROOT = Path(__file__).parents[1]
-
-
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
 LOOPS = ["asyncio", "uvloop"]
 
 PATIENCE = 100.0
 """Seconds that a program may take on a busy machine; one that hangs would hang for ever."""
-
-
-def environment_of(scenario: str) -> dict[str, str]:
-    """What the program finds; where SIGTERM matters, coverage stays away: it answers the signal itself."""
-    found = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
-    if "term" in scenario:
-        found = {name: value for name, value in found.items() if not name.startswith("COVERAGE_PROCESS")}
-    return found
 
 
 class Ended:
@@ -43,7 +34,7 @@ class Ended:
             text=True,
             timeout=PATIENCE,
             cwd=tmp_path,
-            env=environment_of(scenario),
+            env={**os.environ, **ENVIRONMENT},
             check=False,
         )
         self.seconds = time.monotonic() - started
@@ -240,7 +231,7 @@ def test_the_default_sigterm_loses_at_most_what_was_emitted_just_before_it(
         [sys.executable, PROGRAM, scenario, f"sqlite:{path}", loop],
         stdout=subprocess.PIPE,
         cwd=tmp_path,
-        env=environment_of(scenario),
+        env={**os.environ, **ENVIRONMENT},
         text=True,
     ) as process:
         assert process.stdout is not None

@@ -516,9 +516,7 @@ def test_where_nothing_can_be_renamed_the_file_goes_on_growing() -> None:
         folder.mkdir()
         done = subprocess.run(
             [sys.executable, "-c", CLOSED_FOLDER, str(folder)],
-            env={
-                name: value for name, value in clean_environment().items() if not name.startswith("COVERAGE_")
-            },
+            env=clean_environment(),
             capture_output=True,
             text=True,
             timeout=SECONDS,

@@ -63,11 +63,7 @@ def select(path: Path, statement: str) -> list[tuple[Any, ...]]:
 def run_script(source: str, *arguments: object) -> str:
     """Run Python source in an interpreter of its own; what it printed."""
     command = [sys.executable, "-W", "error", "-c", source, *map(str, arguments)]
-    # Unmeasured: a script that gives up root cannot write where coverage keeps its data.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=SCRIPT_SECONDS, check=False
-    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SCRIPT_SECONDS, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout
