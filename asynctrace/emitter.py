@@ -7,9 +7,8 @@ value that the C encoder refuses, no room) leaves it for :meth:`Emitter._emit`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine, Mapping
-from functools import cache
-from types import FrameType, FunctionType
+from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from asynctrace.core import codec
@@ -19,12 +18,11 @@ from asynctrace.core.exceptions import Caught, catch
 from asynctrace.core.level import Level
 from asynctrace.core.record import Detail, RawRecord
 from asynctrace.core.run import RunContext
+from asynctrace.handles import Awaited, methods, quiet
 from asynctrace.pipeline.intake import Intake
 from asynctrace.pipeline.room import DONE
 
 _getframe = sys._getframe
-
-Awaited = Coroutine[Any, Any, None]
 
 
 def caller() -> FrameType | None:
@@ -36,14 +34,7 @@ def caller() -> FrameType | None:
 
 
 def _recorder(level: Level, long_way: str, result: Awaited | None, inside: bool) -> Any:
-    """The method for one level in one colour; the two differ in what they give back.
-
-    Args:
-        level: the level.
-        long_way: the name of the method for unusual calls.
-        result: what a usual call gives back.
-        inside: whether the handle is itself the span that its records belong to.
-    """
+    """See :data:`asynctrace.handles.Recorder`."""
     number = int(level)
     span_here = current_span.get
 
@@ -84,16 +75,9 @@ _Handle = TypeVar("_Handle", bound="type[Emitter]")
 
 
 def recording(handle: _Handle) -> _Handle:
-    """Class decorator: the recording methods.
-
-    Each has a code object of its own, which the interpreter adapts to this class; one that serves several classes
-    of handles stays as slow as it is at first.
-    """
-    for level in Level:
-        for name, long_way, result in ((level.label, "_emit", None), (f"a{level.label}", "_aemit", DONE)):
-            record = _recorder(level, long_way, result, handle._inside)
-            code = record.__code__.replace(co_name=name, co_qualname=f"{handle.__name__}.{name}")
-            setattr(handle, name, FunctionType(code, globals(), name, None, record.__closure__))
+    """Class decorator: the recording methods."""
+    for name, method in methods(handle, _recorder).items():
+        setattr(handle, name, method)
     return handle
 
 
@@ -241,8 +225,6 @@ class Emitter:
     def _set_threshold(self, threshold: int, variant: Callable[[Any, int], Any] | None = None) -> None:
         """Make the methods below the threshold do nothing, as cheaply as can be: by a class that has them so.
 
-        An attribute of the instance would do too, but the interpreter finds a method of the class faster.
-
         Args:
             threshold: the lowest level recorded.
             variant: makes that class of the usual one and the threshold.
@@ -251,31 +233,6 @@ class Emitter:
         wanted = (variant or quiet)(loud, threshold)
         if wanted is not type(self):  # an object that has changed its class is slower at everything
             self.__class__ = wanted
-
-
-def _nothing(self: Emitter, message: object, /, *args: object, **fields: object) -> None:
-    pass
-
-
-def _nothing_awaitable(self: Emitter, message: object, /, *args: object, **fields: object) -> Awaited:
-    return DONE
-
-
-@cache
-def quiet(loud: type[Any], threshold: int) -> type[Any]:
-    """The class itself, or one whose methods below the threshold do nothing."""
-    silent = [level.label for level in Level if level < threshold]
-    if not silent:
-        return loud
-    methods = {**dict.fromkeys(silent, _nothing), **{f"a{name}": _nothing_awaitable for name in silent}}
-    facts = {
-        "__slots__": (),
-        "__doc__": loud.__doc__,
-        "__module__": loud.__module__,
-        "_loud": loud,
-        "_threshold": threshold,
-    }
-    return type(loud.__name__, (loud,), {**facts, **methods})
 
 
 def _level_of(level: object, fields: dict[str, Any]) -> int:

@@ -9,20 +9,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import cache
-from types import FunctionType
 from typing import Any
 
 from asynctrace.core.codec import pack
 from asynctrace.core.context import current_span
 from asynctrace.core.level import Level
 from asynctrace.core.record import NumberedRecord
-from asynctrace.emitter import Awaited, Emitter, caller, quiet
+from asynctrace.emitter import Emitter, caller
+from asynctrace.handles import Awaited, methods, quiet, variant
 from asynctrace.pipeline.journal import Durability
 from asynctrace.pipeline.journal_entries import MARK, RECORD
 from asynctrace.pipeline.journaled_intake import JournaledIntake
-from asynctrace.pipeline.room import DONE
 from asynctrace.pipeline.screen import PLAIN
-from asynctrace.span import QuietSpan, quiet_span
+from asynctrace.span import Span, quiet_span
 
 _getframe = sys._getframe
 
@@ -43,51 +42,21 @@ def span_class(durability: Durability) -> Callable[[int], Any] | None:
 
 @cache
 def _journaling(loud: Any, threshold: int) -> type[Any]:
-    return _variant(quiet(loud, threshold), loud, threshold, _methods(loud, threshold))
+    return variant(quiet(loud, threshold), loud, threshold or EVERYTHING, methods(loud, _recorder, threshold))
 
 
 @cache
 def _journaling_slowly(loud: Any, threshold: int) -> type[Any]:
-    return _variant(quiet(loud, threshold), loud, threshold, {})
+    return variant(quiet(loud, threshold), loud, threshold or EVERYTHING, {})
 
 
 @cache
 def _journaling_span(threshold: int) -> type[Any]:
-    return _variant(quiet_span(threshold), QuietSpan, threshold, _methods(QuietSpan, threshold))
-
-
-def _variant(base: Any, loud: Any, threshold: int, methods: dict[str, Any]) -> type[Any]:
-    facts = {
-        "__slots__": (),
-        "__doc__": loud.__doc__,
-        "__module__": loud.__module__,
-        "_loud": loud,
-        "_threshold": threshold or EVERYTHING,
-    }
-    return type(base.__name__, (base,), {**facts, **methods})
-
-
-def _methods(loud: Any, threshold: int) -> dict[str, Any]:
-    """The recording methods from the threshold on, each with a code object of its own, as those of other handles."""
-    methods: dict[str, Any] = {}
-    for level in Level:
-        for name, long_way, result in ((level.label, "_emit", None), (f"a{level.label}", "_aemit", DONE)):
-            if level >= threshold:
-                record = _recorder(level, long_way, result, loud._inside)
-                code = record.__code__.replace(co_name=name, co_qualname=f"{loud.__name__}.{name}")
-                methods[name] = FunctionType(code, globals(), name, None, record.__closure__)
-    return methods
+    return variant(quiet_span(threshold), Span, threshold or EVERYTHING, methods(Span, _recorder, threshold))
 
 
 def _recorder(level: Level, long_way: str, result: Awaited | None, inside: bool) -> Any:
-    """The method for one level in one colour; the two differ in what they give back.
-
-    Args:
-        level: the level.
-        long_way: the name of the method for unusual calls.
-        result: what a usual call gives back.
-        inside: whether the handle is itself the span that its records belong to.
-    """
+    """See :data:`asynctrace.handles.Recorder`."""
     number_of_level = int(level)
     span_here = current_span.get
 

@@ -18,11 +18,11 @@ from asynctrace.core.level import Level
 from asynctrace.core.record import Kind, RawRecord
 from asynctrace.core.run import RunContext
 from asynctrace.core.status import Status
-from asynctrace.emitter import Awaited, Emitter, caller, recording
+from asynctrace.emitter import Emitter, caller, recording
 from asynctrace.errors import ClosedError
+from asynctrace.handles import COLOURS, Awaited, variant
 from asynctrace.outlet import Outlet
 from asynctrace.pipeline.intake import Intake
-from asynctrace.pipeline.room import DONE
 
 _getframe = sys._getframe
 _SPAN_START, _SPAN_END = Kind.SPAN_START.value, Kind.SPAN_END.value
@@ -230,17 +230,13 @@ def new_span(handle: Emitter, name: object, fields: dict[str, Any]) -> Span:
 @cache
 def quiet_span(threshold: int) -> type[QuietSpan]:
     """The class of spans with that threshold."""
-    methods: dict[str, Any] = {
-        "__slots__": (),
-        "_threshold": threshold,
-        "__module__": __name__,
-        "__doc__": Span.__doc__,
+    own = {
+        prefix + level.label: _silent(level, long_way, result)
+        for level in Level
+        if level < threshold
+        for prefix, long_way, result in COLOURS
     }
-    for level in Level:
-        if level < threshold:
-            methods[level.label] = _silent(level, "_emit", None)
-            methods[f"a{level.label}"] = _silent(level, "_aemit", DONE)
-    return type("Span", (QuietSpan,), methods)
+    return variant(QuietSpan, Span, threshold, own)
 
 
 def _silent(level: Level, long_way: str, result: Awaited | None) -> Any:

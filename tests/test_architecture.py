@@ -39,6 +39,7 @@ ROOMS = {
     "extras": "trace",
     "outlet": "trace",
     "emitter": "trace",
+    "handles": "trace",
     "journaling": "trace",
     "decorators": "trace",
     "executors": "trace",
