@@ -245,10 +245,6 @@ class Intake(asyncio.Queue[RawRecord | Barrier]):
         with self._lock:
             self.barriers -= 1
 
-    def forget_writer(self) -> None:
-        """The writer's loop is gone; waking it there would fail."""
-        self._waiter = None
-
     def release_waiters(self) -> None:
         """Let everybody go who waits for room; their records are in the queue already."""
         self._room.let_all_in()

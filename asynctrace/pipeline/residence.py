@@ -214,7 +214,6 @@ class Residence:
                 self.phase = Phase.CLOSED
                 self._closed()
             self.intake.release_waiters()
-            self.intake.forget_writer()
             self.intake.pending = False
         if self._queued:  # appended meanwhile, without a wake-up
             self.start()
