@@ -94,8 +94,7 @@ class Settlement:
 
     def dropped_from_disk(self, count: int, reason: str, newest: int, producer: str) -> None:
         """So many records of the spool will not be delivered."""
-        self._counts.dropped[reason] += count
-        self._say(None, "%d record(s) dropped: %s", count, reason)
+        self._count_dropped(count, reason)
         if newest:
             self._tally.lost_up_to(newest, count, producer)
 
@@ -111,8 +110,7 @@ class Settlement:
         self.progress += 1
         self._tally.stored(load.batch.marks)
         if writing.refused:
-            self._counts.dropped[_SPOOL_FULL] += len(writing.refused)
-            self._say(None, "%d record(s) dropped: %s", len(writing.refused), _SPOOL_FULL)
+            self._count_dropped(len(writing.refused), _SPOOL_FULL)
             self._tally.lost(writing.refused)
             self._watch.lost(writing.refused, _SPOOL_FULL)
         if self._watch:
@@ -177,11 +175,14 @@ class Settlement:
             return
         count = len(load.batch)
         if count:
-            self._counts.dropped[reason] += count
-            self._say(None, "%d record(s) dropped: %s", count, reason)
+            self._count_dropped(count, reason)
             self._watch.lost(load.batch.records, reason)
         self._tally.not_stored(load.batch.marks)
         self._let_go(load, lost=load.batch.records)
+
+    def _count_dropped(self, count: int, reason: str) -> None:
+        self._counts.dropped[reason] += count
+        self._say(None, "%d record(s) dropped: %s", count, reason)
 
     def _count_dead(self, records: Sequence[Record], reason: str, traceback: str = "") -> None:
         self._counts.dead += len(records)
