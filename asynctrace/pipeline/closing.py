@@ -65,7 +65,7 @@ class Closing:
 
     def _hasten_lanes(self) -> None:
         for lane in self._residence.roster.lanes:
-            lane.hasten()
+            lane.follow_deadline()
 
     async def see_through(self, closed: concurrent.futures.Future[None]) -> None:
         """Wait for it on any event loop; a cancellation waits too, until the deadline, and is then passed on."""

@@ -277,10 +277,9 @@ class Lane:
 
     def _made_safe(self) -> None:
         if self._closing is not None and isinstance(self.sink, LocalSink):
-            deadline, limit = self._closing
+            deadline, _ = self._closing
             deadline.extend()
-            if not limit.expired():
-                limit.reschedule(asyncio.get_running_loop().time() + deadline.left())
+            self.follow_deadline()
 
     # -- the end ---------------------------------------------------------------------------------------------
 
@@ -306,8 +305,8 @@ class Lane:
         if self._shelter is not None:
             await self._shelter.settle()
 
-    def hasten(self) -> None:
-        """The deadline of :meth:`finish` has been brought forward."""
+    def follow_deadline(self) -> None:
+        """The deadline of :meth:`finish` has been moved."""
         if self._closing is not None:
             deadline, limit = self._closing
             if not limit.expired():
