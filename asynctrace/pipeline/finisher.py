@@ -89,11 +89,10 @@ class Finisher:
         if not _PLAIN.issuperset(kinds) or any([raw.kind for raw in raws]):
             part.special = _special_records(part)
             part.count_special()
+        self.next_seq += len(raws)
         if not self.processors:
             self.redactor.redact(part, payloads, nested=nested)
-            self.next_seq += len(raws)
             return part
-        self.next_seq += len(raws)
         records = self._process(part.records)
         self.redactor.redact(records)
         return records
@@ -126,6 +125,12 @@ class Finisher:
                 continue
             record = result
         return record
+
+
+def take_task(span: SpanContext) -> str | None:
+    """The name of the asyncio task that entered the span, for the record of its start; it is told once."""
+    task, span.task = span.task, None
+    return codec.text_of(task.get_name()) if task is not None else None
 
 
 def _payload_of(detail: Detail | None) -> bytes:
@@ -169,8 +174,7 @@ def _add_span(record: Record, span: SpanContext | None) -> None:
     if span is None:
         return
     if record.kind is Kind.SPAN_START:
-        task, span.task = span.task, None
-        record.task = codec.text_of(task.get_name()) if task is not None else None
+        record.task = take_task(span)
         return
     record.duration_ms = span.duration_ns / 1_000_000
     record.status = span.status

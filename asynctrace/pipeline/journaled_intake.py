@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from types import CodeType
 from typing import Any, cast
 
-from asynctrace.core import codec
 from asynctrace.core.clock import SYSTEM_CLOCK, Clock
 from asynctrace.core.context import SpanContext
 from asynctrace.core.exceptions import Caught, ExceptionInfo, tell
 from asynctrace.core.record import Detail, Kind, NumberedRecord, RawRecord
 from asynctrace.pipeline import awaited
 from asynctrace.pipeline.diagnostics import diagnostics
+from asynctrace.pipeline.finisher import take_task
 from asynctrace.pipeline.intake import Barrier, Intake
 from asynctrace.pipeline.journal import Journal
 from asynctrace.pipeline.journal_entries import EventEntry, RecordEntry, pack_entry
@@ -286,8 +286,7 @@ def _entry(raw: RawRecord, number: int, site: int, message: str, detail: bytes |
 def _add_span(told: Detail, kind: int, span: SpanContext) -> Caught | None:
     """What the start or the end of a span says besides its fields; the exception that ended it."""
     if kind == Kind.SPAN_START:
-        task, span.task = span.task, None
-        told.task = codec.text_of(task.get_name()) if task is not None else None
+        told.task = take_task(span)
         return None
     told.duration_ns, told.status = span.duration_ns, span.status
     return span.caught
