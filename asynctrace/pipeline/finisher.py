@@ -45,7 +45,6 @@ class Finisher:
         self.next_seq = 1
         self.started_ns = SYSTEM_CLOCK.time_ns()
         self.processors = tuple(processors)
-        self.processor_errors = 0
         self._size = 0
         self._sites = SiteCache()
         self._sampler: Sampler = sampler or UsageSampler()
@@ -110,7 +109,6 @@ class Finisher:
                 if not isinstance(result, Record):
                     raise TypeError("it gave back neither a record nor None")
             except Exception as error:  # the user's code: the record is kept as it was
-                self.processor_errors += 1
                 name, kind = (
                     getattr(processor, "__qualname__", type(processor).__name__),
                     type(error).__name__,
