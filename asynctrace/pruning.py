@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from asynctrace.core.clock import SYSTEM_CLOCK
 from asynctrace.errors import ConfigurationError
 from asynctrace.pipeline.loop_thread import loop_thread
@@ -51,6 +49,4 @@ def prune(
         >>> prune(url, days=10)
         0
     """
-    return asyncio.run_coroutine_threadsafe(
-        aprune(store, days=days, max_bytes=max_bytes), loop_thread.loop()
-    ).result()
+    return loop_thread.wait_for(aprune(store, days=days, max_bytes=max_bytes))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from asynctrace import settings
 from asynctrace.core import timestamp
@@ -19,7 +18,6 @@ from asynctrace.pipeline.loop_thread import loop_thread
 from asynctrace.ports import Reader
 from asynctrace.sinks import registry
 
-_T = TypeVar("_T")
 Moment = datetime | str | int
 
 
@@ -218,7 +216,7 @@ def find_traces(
         >>> [(run.run_id, run.records, run.status.label) for run in find_traces(url)]
         [('run-1', 1, 'ok')]
     """
-    return _wait(
+    return loop_thread.wait_for(
         afind_traces(
             store, level=level, since=since, until=until, text=text, name=name, fields=fields, limit=limit
         )
@@ -227,11 +225,7 @@ def find_traces(
 
 def find_trace(run_id: str, store: str | Reader | None = None) -> StoredRun:
     """As :func:`afind_trace`, for code without an event loop; blocks the calling thread."""
-    return _wait(afind_trace(run_id, store))
-
-
-def _wait(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    return asyncio.run_coroutine_threadsafe(coroutine, loop_thread.loop()).result()
+    return loop_thread.wait_for(afind_trace(run_id, store))
 
 
 def open_store(store: str | None = None) -> Reader:

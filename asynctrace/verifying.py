@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from dataclasses import dataclass, field
 from enum import Enum
@@ -126,7 +125,7 @@ def verify(store: str | Reader | None = None) -> Verification:
         >>> verify(url).verdict
         <Verdict.COMPLETE: 'complete'>
     """
-    return asyncio.run_coroutine_threadsafe(averify(store), loop_thread.loop()).result()
+    return loop_thread.wait_for(averify(store))
 
 
 async def _unfinished(reader: Reader) -> tuple[dict[str, list[str]], tuple[str, ...]]:

@@ -6,9 +6,13 @@ import asyncio
 import logging
 import os
 import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 _THREAD_NAME = "asynctrace"
 _logger = logging.getLogger("asynctrace")
+
+_T = TypeVar("_T")
 
 
 class LoopThread:
@@ -39,6 +43,14 @@ class LoopThread:
                     raise
                 self._loop = loop
             return self._loop
+
+    def wait_for(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        """Run the coroutine there and block the calling thread until it ends; what it returns or raises.
+
+        Raises:
+            RuntimeError: the interpreter is shutting down and starts no thread any more.
+        """
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop()).result()
 
     def after_fork(self) -> None:
         """In the child the thread is gone. The loop is kept unused: closing it would break the parent's."""
