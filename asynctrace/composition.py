@@ -279,21 +279,19 @@ def make_sink(sink: str | AnySink, values: Settings) -> AnySink:
 
 def lane_options(sink: AnySink, values: Settings) -> LaneOptions:
     """How the lane of that sink behaves unless somebody says otherwise."""
-    if isinstance(sink, LocalSink):
-        if type(sink).__module__ in _FLEETING:
-            return replace(LOCAL, spool_max_bytes=0, safety="memory")
-        return replace(
-            LOCAL,
-            max_records=_LARGE_WRITE if type(sink).__module__ == _SPREADING else LOCAL.max_records,
-            spool_max_bytes=values.spool_max_bytes,
-            spool_max_age=values.spool_max_age,
-            spool_fsync=values.spool_fsync,
-        )
-    return replace(
-        REMOTE,
+    module = type(sink).__module__
+    if module in _FLEETING:
+        return replace(LOCAL, spool_max_bytes=0, safety="memory")
+    options = replace(
+        LOCAL if isinstance(sink, LocalSink) else REMOTE,
         spool_max_bytes=values.spool_max_bytes,
         spool_max_age=values.spool_max_age,
         spool_fsync=values.spool_fsync,
+    )
+    if isinstance(sink, LocalSink):
+        return replace(options, max_records=_LARGE_WRITE) if module == _SPREADING else options
+    return replace(
+        options,
         linger=values.batch_interval,
         max_records=values.batch_size,
         max_bytes=values.batch_bytes,
