@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from asynctrace.core.clock import SYSTEM_CLOCK, Clock
 from asynctrace.core.query import EVERYTHING
+from asynctrace.core.timestamp import SECOND_NS
 from asynctrace.errors import ConfigurationError, StoreError
 from asynctrace.pipeline.claim import exclusively
 from asynctrace.pipeline.diagnostics import diagnostics
@@ -20,7 +21,6 @@ from asynctrace.ports import Reader, SizedReader
 from asynctrace.sinks import registry
 
 _DAY = 86_400
-_SECOND_NS = 1_000_000_000
 _FILLED = 0.9  # of the bytes are left after a store had too many, so that not every look removes something
 _STRUCTURAL = 2  # records that a run has besides its log records: start and end
 
@@ -68,7 +68,7 @@ class Retention:
         """
         removed = 0
         if self.days:
-            removed += await reader.prune(now_ns - int(self.days * _DAY * _SECOND_NS))
+            removed += await reader.prune(now_ns - int(self.days * _DAY * SECOND_NS))
         if self.max_bytes:
             if not isinstance(reader, SizedReader):
                 raise ConfigurationError(
@@ -115,7 +115,7 @@ class Cleaner:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._retention = retention
-        self._interval_ns = int(interval * _SECOND_NS)
+        self._interval_ns = int(interval * SECOND_NS)
         self._clock = clock
         self._stores = [_Store(url, state, clock) for url in stores]
 
@@ -126,7 +126,7 @@ class Cleaner:
         """Seconds until the first store is due; 0 when one is."""
         now = self._clock.time_ns()
         waits = [store.cleaned_ns() + self._interval_ns - now for store in self._stores]
-        return max(0, min(waits, default=self._interval_ns)) / _SECOND_NS
+        return max(0, min(waits, default=self._interval_ns)) / SECOND_NS
 
     def run(self) -> None:
         """Clean the stores that are due, unless another process is at it."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from json.encoder import encode_basestring
-from operator import itemgetter
 from typing import Any
 
 from asynctrace.core import timestamp
@@ -19,7 +18,7 @@ from asynctrace.core.record import Kind, Record, Usage
 from asynctrace.core.run import COLUMN_FIELDS, RunContext, split_fields
 from asynctrace.core.site import Site
 from asynctrace.core.slice import Slice, parent_of
-from asynctrace.core.timestamp import THREE_DIGITS
+from asynctrace.core.timestamp import SECOND_NS, THREE_DIGITS, have_nineteen_digits, micros_of_digits
 
 _COLUMN_FIELDS = frozenset(COLUMN_FIELDS)
 _LEVELS = {
@@ -27,13 +26,8 @@ _LEVELS = {
     for level, label in LABELS.items()
 }
 _LEVEL_BYTES = {level: text.encode() for level, text in _LEVELS.items()}
-_SECOND = 1_000_000_000
-_micros = itemgetter(slice(10, 16))  # of a stamp in nanoseconds
 _FIRST, _NEXT = b'{"seq":', b'}\n{"seq":'
 _PIECES = 6  # of a line: its beginning, number, up to the microseconds, these, up to the own fields, these
-_NINETEEN_DIGITS = (
-    10**18
-)  # nanoseconds: from 2001 to 2286, where the seconds are the first ten digits of a stamp
 _LOG = Kind.LOG
 
 
@@ -73,7 +67,7 @@ def _joined_block(part: Slice) -> bytes | None:
         return None
     times = [raw.time_ns for raw in raws]
     oldest, newest = min(times), max(times)
-    if not _NINETEEN_DIGITS <= oldest <= newest < 10 * _NINETEEN_DIGITS:
+    if not have_nineteen_digits(oldest, newest):
         return None
     messages = list({raw.message for raw in raws})
     numbers = range(part.first, part.first + count)
@@ -109,7 +103,7 @@ def _joined_block(part: Slice) -> bytes | None:
     pieces = [_NEXT] * (count * _PIECES)
     pieces[1::_PIECES] = texts[2 * count : 3 * count]
     pieces[2::_PIECES] = _heads(part.producer, times, oldest, newest)
-    pieces[3::_PIECES] = [*map(_micros, texts[count : 2 * count])]
+    pieces[3::_PIECES] = [*map(micros_of_digits, texts[count : 2 * count])]
     pieces[4::_PIECES] = middles
     pieces[5::_PIECES] = fields
     for place, line in zip(part.special, _lines_of_records([*part.special.values()]), strict=True):
@@ -122,10 +116,10 @@ def _joined_block(part: Slice) -> bytes | None:
 
 def _heads(producer: str, times: Sequence[int], oldest: int, newest: int) -> list[bytes]:
     """For each record what stands between its number and its microseconds."""
-    if oldest // _SECOND == newest // _SECOND:
+    if oldest // SECOND_NS == newest // SECOND_NS:
         return [_head(producer, _LOG, oldest).encode()] * len(times)
-    seconds = [time_ns // _SECOND for time_ns in times]
-    heads = {second: _head(producer, _LOG, second * _SECOND).encode() for second in set(seconds)}
+    seconds = [time_ns // SECOND_NS for time_ns in times]
+    heads = {second: _head(producer, _LOG, second * SECOND_NS).encode() for second in set(seconds)}
     return [heads[second] for second in seconds]
 
 
@@ -151,7 +145,7 @@ def _lines_of_records(records: Sequence[Record]) -> list[bytes]:
             continue
         micros = (record.time_ns - second) // 1000
         if not 0 <= micros < 1_000_000 or record.kind is not kind or record.producer != producer:
-            second = record.time_ns // _SECOND * _SECOND
+            second = record.time_ns // SECOND_NS * SECOND_NS
             micros = (record.time_ns - second) // 1000
             kind, producer = record.kind, record.producer
             head = _head(producer, kind, second)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from operator import itemgetter
 from typing import Any, overload
 
 from asynctrace.core import timestamp
@@ -18,15 +17,13 @@ from asynctrace.core.record import Kind, RawRecord, Record, Usage
 from asynctrace.core.run import COLUMN_FIELDS, RunContext
 from asynctrace.core.site import SiteCache
 from asynctrace.core.size import RECORD_BYTES, text_size
+from asynctrace.core.timestamp import SECOND_NS, have_nineteen_digits, micros_of_digits
 
 SLICE = 256
 """Records that are finished or encoded between two looks at the event loop: about 0.2 ms; a power of two, as the
 batches are that databases are given."""
 
 _COLUMN_FIELDS = frozenset(COLUMN_FIELDS)
-_SECOND = 1_000_000_000  # nanoseconds
-_NINETEEN_DIGITS = 10**18  # nanoseconds: from 2001 to 2286 the seconds are the first ten digits of a stamp
-_micros = itemgetter(slice(10, 16))  # of such a stamp
 _KINDS = tuple(Kind)  # by number
 
 
@@ -141,11 +138,11 @@ class Slice(Sequence[Record]):
         times = self.times_ns
         oldest, newest = min(times), max(times)
         prefix = timestamp.to_text(oldest)[:-6]
-        if oldest // _SECOND != newest // _SECOND or not _NINETEEN_DIGITS <= oldest < 10 * _NINETEEN_DIGITS:
+        if oldest // SECOND_NS != newest // SECOND_NS or not have_nineteen_digits(oldest, newest):
             return [*map(timestamp.to_text, times)]
         # The encoder writes numbers quicker than Python does.
         digits = to_json_lines(times).decode().split("\n")[:-1]
-        return [prefix + micros for micros in map(_micros, digits)]
+        return [prefix + micros for micros in map(micros_of_digits, digits)]
 
     @property
     def sizes(self) -> list[int]:

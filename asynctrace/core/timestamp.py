@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from operator import itemgetter
+
+SECOND_NS = 1_000_000_000
+"""A second in nanoseconds."""
+
+THREE_DIGITS = tuple(f"{number:03d}" for number in range(1000))
+"""Numbers below a thousand as text; a format specification costs more than the rest of a stamp."""
+
+_NINETEEN_DIGITS = 10**18
+
+micros_of_digits = itemgetter(slice(10, 16))
+"""The microseconds of a stamp in nanoseconds that is text of nineteen digits, see :func:`have_nineteen_digits`."""
 
 _seconds: dict[int, str] = {}
 _CACHED_SECONDS = 64  # records arrive in time order, so few seconds are alive at once
-THREE_DIGITS = tuple(
-    f"{number:03d}" for number in range(1000)
-)  # a format specification costs more than the rest
 
 
 def to_text(time_ns: int) -> str:
@@ -21,7 +30,7 @@ def to_text(time_ns: int) -> str:
     >>> to_text(1_700_000_000_123_456_789)
     '2023-11-14 22:13:20.123456'
     """
-    second, rest = divmod(time_ns, 1_000_000_000)
+    second, rest = divmod(time_ns, SECOND_NS)
     prefix = _seconds.get(second)
     if prefix is None:
         if len(_seconds) >= _CACHED_SECONDS:
@@ -45,4 +54,13 @@ def from_text(text: str) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return (delta.days * 86_400 + delta.seconds) * 1_000_000_000 + delta.microseconds * 1000
+    return (delta.days * 86_400 + delta.seconds) * SECOND_NS + delta.microseconds * 1000
+
+
+def have_nineteen_digits(oldest: int, newest: int) -> bool:
+    """Whether the first ten digits of both stamps are their seconds, as they are from 2001 to 2286.
+
+    >>> have_nineteen_digits(1_700_000_000_123_456_789, 1_800_000_000_123_456_789)
+    True
+    """
+    return oldest >= _NINETEEN_DIGITS and newest < 10 * _NINETEEN_DIGITS
