@@ -211,6 +211,36 @@ async def test_a_spool_on_a_full_disk_is_read_empty_all_the_same(
 
 
 @needs_mount
+async def test_a_journal_without_room_costs_its_protection_until_there_is_some(
+    disk: SmallDisk, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASYNCTRACE_STATE_DIR", str(disk.path / "state"))
+    url = f"sqlite:{tmp_path}/t.db"
+    async with Trace("run", sinks=[url], durability="process") as trace:
+        log(trace, 0, 100)
+        await trace.aflush()
+        assert trace.pipeline.stats().unprotected == 0
+        disk.fill()
+        before = len(list(disk.path.rglob("*.ring")))
+        log(trace, 100, 20_000)  # more than the segments that are there
+        missed = trace.pipeline.stats().unprotected
+        assert 0 < missed <= 19_900
+        assert len(list(disk.path.rglob("*.ring"))) == before
+        disk.make_room()
+
+        def protected() -> bool:
+            before = trace.pipeline.stats().unprotected
+            trace.info("20000 again")
+            return trace.pipeline.stats().unprotected == before
+
+        await auntil(protected)
+        pipeline = trace.pipeline
+    assert page(pipeline).lost == page(pipeline).pending == 0
+    assert numbers(url)[:20_001] == list(range(20_001))
+    assert len(said(caplog, "No space left on device")) == len(said(caplog, "")) == 1
+
+
+@needs_mount
 async def test_dead_letters_wait_for_room(
     disk: SmallDisk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
