@@ -453,7 +453,7 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
 
 
 def under_strace(
-    url: str, first: int, last: int, *injections: str, paths: Sequence[Path] = ()
+    url: str, first: int, last: int, *injections: str, paths: Sequence[Path] = (), **environment: str
 ) -> tuple[list[Any], str]:
     """The lane's page and what was said, by a program whose system calls fail as told."""
     assert STRACE is not None
@@ -464,7 +464,8 @@ def under_strace(
     done = subprocess.run(
         [STRACE, "-f", "-qq", "-o", os.devnull, *options, *program, url, str(first), str(last)],
         env=clean_environment()
-        | {"XDG_STATE_HOME": os.environ["XDG_STATE_HOME"], "ASYNCTRACE_CLOSE_TIMEOUT": "20"},
+        | {"XDG_STATE_HOME": os.environ["XDG_STATE_HOME"], "ASYNCTRACE_CLOSE_TIMEOUT": "20"}
+        | environment,
         capture_output=True,
         text=True,
         timeout=50,
@@ -505,6 +506,17 @@ def test_file_writes_that_fail(tmp_path: Path, error: str) -> None:
     assert told.count("lane jsonlines: write failed") == told.count("lane jsonlines") == 1, told
     assert numbers(url) == list(range(1_000))
     assert verify(url).verdict is Verdict.COMPLETE
+
+
+@needs_strace
+def test_a_journal_whose_sync_fails_costs_no_record(tmp_path: Path) -> None:
+    url = f"file:{tmp_path}/t.jsonl"
+    (balanced, delivered, lost, spooled, failed, _), told = under_strace(
+        url, 0, 1_000, "fdatasync:error=EIO:when=1..2", ASYNCTRACE_DURABILITY="disk"
+    )
+    assert (balanced, delivered, lost, spooled, failed) == (True, 1_002, 0, 0, 0), told
+    assert told.count("the journal is not on disk") == len(told.splitlines()) == 1, told
+    assert numbers(url) == list(range(1_000))
 
 
 @needs_strace
