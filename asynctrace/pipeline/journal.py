@@ -39,7 +39,7 @@ from asynctrace.pipeline.journal_entries import (
     seal,
 )
 from asynctrace.pipeline.journal_segment import SUFFIX, LostSegment, NoSegment, Segment
-from asynctrace.pipeline.private import make_private
+from asynctrace.pipeline.private import make_private, sync_directory
 from asynctrace.pipeline.state_directory import StateDirectory
 from asynctrace.worker import Worker
 
@@ -306,7 +306,7 @@ class Journal:
         segment = Segment(self._directory / f"{os.urandom(8).hex()}{SUFFIX}", size)
         self._size += size
         if self.durability == "disk":
-            _sync_directory(self._directory)
+            sync_directory(self._directory)
         return segment
 
     def _open(self) -> bool:
@@ -490,15 +490,6 @@ class Journal:
                     directory.rmdir()
         self._worker.shutdown()
         self._syncer.shutdown()
-
-
-def _sync_directory(directory: Path) -> None:
-    with suppress(OSError):  # some file systems cannot
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def remove_journal(directory: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from asynctrace.core.clock import SYSTEM_CLOCK, Clock
 from asynctrace.pipeline.acknowledgement import Acknowledgement
 from asynctrace.pipeline.entries import HEADER_BYTES, Entry, is_torn, pack, unpack
-from asynctrace.pipeline.private import make_private
+from asynctrace.pipeline.private import make_private, sync_directory
 
 SEGMENT_BYTES = 1 << 20
 """Bytes after which another file is begun: what a reader holds in memory, and the least that is deleted at once."""
@@ -216,7 +216,7 @@ class Segments:
                 self._take_back(live)
                 raise
             if self._fsync_interval is not None:
-                _sync_directory(self.directory)
+                sync_directory(self.directory)
         return live
 
     def _take_back(self, live: _Segment) -> None:
@@ -419,14 +419,3 @@ def _write_all(file: int, block: bytes) -> None:
     left = memoryview(block)
     while left:
         left = left[os.write(file, left) :]
-
-
-def _sync_directory(directory: Path) -> None:
-    if os.name != "posix":
-        return
-    with suppress(OSError):  # some file systems cannot; the entry is written all the same
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
