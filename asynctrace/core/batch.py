@@ -40,6 +40,29 @@ class Mark(Struct, frozen=True):
     dropped: int = 0
     pruned: int = 0
 
+    @property
+    def is_correction(self) -> bool:
+        """Whether its range is empty: it takes from one count what it adds to another."""
+        return self.first == self.last + 1
+
+    def joined(self, other: Mark) -> Mark | None:
+        """One mark for both, if the other one's range follows this one's, or the other one corrects it."""
+        follows = self.first <= self.last and other.first == self.last + 1 <= other.last
+        corrects = other.is_correction and self.first <= other.last <= self.last
+        return self.plus(other) if self.producer == other.producer and (follows or corrects) else None
+
+    def plus(self, other: Mark) -> Mark:
+        """The range from its first number on, up to the higher end of both, with the counts of both."""
+        return Mark(
+            self.producer,
+            self.first,
+            max(self.last, other.last),
+            self.admitted + other.admitted,
+            self.filtered + other.filtered,
+            self.dropped + other.dropped,
+            self.pruned + other.pruned,
+        )
+
 
 class Batch(Sequence[Record]):
     """Records in the order of their numbers, with the marks that belong behind them.

@@ -104,7 +104,7 @@ class Tally:
     def passed(self, marks: Sequence[Mark]) -> None:
         """A batch carried these marks: that is where their ranges begin and end."""
         for mark in marks:
-            if not _is_correction(mark):
+            if not mark.is_correction:
                 self._ends_at(mark.producer, mark.first - 1)
                 self._ends_at(mark.producer, mark.last)
 
@@ -118,16 +118,9 @@ class Tally:
         self._stored_apart += [mark for mark in marks if mark.producer == self._producer]
         left = []
         for mark in self._stored_apart:
-            if mark.first == self._stored.last + 1 or (mark.last < mark.first <= self._stored.last + 1):
-                before = self._stored
-                self._stored = Mark(
-                    before.producer,
-                    before.first,
-                    max(before.last, mark.last),
-                    before.admitted + mark.admitted,
-                    before.filtered + mark.filtered,
-                    before.dropped + mark.dropped,
-                )
+            following = self._stored.last + 1
+            if mark.first == following or (mark.is_correction and mark.first < following):
+                self._stored = self._stored.plus(mark)
             else:
                 left.append(mark)
         self._stored_apart = left
@@ -156,26 +149,13 @@ class Tally:
         self._owed.append(mark)
 
     def _join(self, one: Mark, other: Mark) -> Mark | None:
-        if one.producer != other.producer:
-            return None
-        if one.first <= one.last and other.first == one.last + 1 <= other.last:
-            first, last = one.first, other.last
-        elif _is_correction(other) and one.first <= other.last <= one.last:
-            first, last = one.first, one.last  # a correction within the range
-        elif _is_correction(other) and _is_correction(one) and self._in_one_range(one, other):
-            first, last = max(one.first, other.first), max(one.last, other.last)
-        else:
-            return None
-        return Mark(
-            one.producer,
-            first,
-            last,
-            one.admitted + other.admitted,
-            one.filtered + other.filtered,
-            one.dropped + other.dropped,
-        )
+        if one.is_correction and other.is_correction and self._in_one_range(one, other):
+            return other.plus(one) if one.last < other.last else one.plus(other)
+        return one.joined(other)
 
     def _in_one_range(self, one: Mark, other: Mark) -> bool:
+        if one.producer != other.producer:
+            return False
         return self._range_of(one.producer, one.last) == self._range_of(other.producer, other.last)
 
     def _ends_at(self, producer: str, last: int) -> None:
@@ -192,7 +172,3 @@ class Tally:
             return 0
         place = bisect_left(ends, seq)
         return ends[place - 1] if place else 0
-
-
-def _is_correction(mark: Mark) -> bool:
-    return mark.first == mark.last + 1

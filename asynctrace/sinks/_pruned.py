@@ -87,7 +87,7 @@ def merged(marks: Iterable[Mark]) -> Iterator[Mark]:
                 admitted=0,
                 pruned=mark.pruned + (before.pruned if before is not mark else 0),
             )
-        elif told and (both := _join(told[-1], mark)) is not None:
+        elif told and (both := told[-1].joined(mark)) is not None:
             told[-1] = both
         else:
             told.append(mark)
@@ -95,20 +95,3 @@ def merged(marks: Iterable[Mark]) -> Iterator[Mark]:
         yield from covering[producer]
         if producer in pruned:
             yield pruned[producer]
-
-
-def _join(one: Mark, other: Mark) -> Mark | None:
-    if one.last < one.first:
-        return None
-    follows = other.first == one.last + 1 and other.last >= other.first
-    corrects = other.first == other.last + 1 and one.first <= other.last <= one.last
-    if not (follows or corrects):
-        return None
-    return Mark(
-        one.producer,
-        one.first,
-        max(one.last, other.last),
-        one.admitted + other.admitted,
-        one.filtered + other.filtered,
-        one.dropped + other.dropped,
-    )
