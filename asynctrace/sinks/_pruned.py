@@ -10,6 +10,7 @@ import msgspec
 
 from asynctrace.core.batch import Mark
 from asynctrace.core.decoding import mark_line, mark_of
+from asynctrace.sinks._replacement import put_in_place
 
 _PRODUCERS = 1_000  # of whom it is told, those heard of last; 200 bytes each
 
@@ -44,9 +45,7 @@ def add(path: str, deleted: int, marks: Iterable[Mark]) -> None:
     try:
         with open(unfinished, "wb") as file:
             file.write(b"".join(lines))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+            put_in_place(file, path)
     except BaseException:
         with suppress(OSError):
             os.unlink(unfinished)

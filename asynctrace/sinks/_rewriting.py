@@ -13,6 +13,7 @@ from contextlib import ExitStack, nullcontext, suppress
 from asynctrace.core.decoding import mark_line
 from asynctrace.core.record import Record
 from asynctrace.sinks._line_reader import Lines, pruned_marks
+from asynctrace.sinks._replacement import put_in_place
 from asynctrace.sinks._rotation import GZIPPED
 
 _CHUNK = 1 << 20
@@ -68,11 +69,7 @@ class Rewriting:
             self._target.write(line + b"\n")
         for mark in pruned_marks(self.gone):
             self._target.write(mark_line(mark) + b"\n")
-        self._target.flush()
-        os.fsync(self._target.fileno())
-        status = os.fstat(self._source.fileno())
-        os.utime(self._temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
-        os.replace(self._temporary, self._path)
+        put_in_place(self._target, self._path, os.fstat(self._source.fileno()))
         return True
 
     def close(self) -> None:
@@ -114,10 +111,7 @@ def remove(path: str, doomed: Set[str]) -> Keys:
                         output.write(line + b"\n")
                 for mark in pruned_marks(gone):
                     output.write(mark_line(mark) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
-        os.replace(temporary, path)
+            put_in_place(file, path, status)
     finally:
         with suppress(FileNotFoundError):
             os.unlink(temporary)

@@ -18,6 +18,7 @@ from typing import Any
 from asynctrace.core.batch import Mark
 from asynctrace.sinks._line_reader import Lines, pruned_marks
 from asynctrace.sinks._pruned import merged
+from asynctrace.sinks._replacement import put_in_place
 from asynctrace.sinks._rotation import GZIPPED, Rotation, rotated
 
 # Where the system has no such locks nothing is rotated, and nothing needs to be tidied.
@@ -99,10 +100,7 @@ def compress(path: str) -> None:
             os.fchmod(target.fileno(), status.st_mode & 0o777)
             with gzip.GzipFile("", "wb", _LEVEL, target, mtime=0) as packed:
                 shutil.copyfileobj(source, packed, 1 << 20)
-            target.flush()
-            os.fsync(target.fileno())
-        os.utime(unfinished, ns=(status.st_atime_ns, status.st_mtime_ns))
-        os.replace(unfinished, path + GZIPPED)
+            put_in_place(target, path + GZIPPED, status)
     except BaseException:
         with suppress(OSError):
             os.unlink(unfinished)
