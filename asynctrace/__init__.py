@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from asynctrace.pipeline.report import FlushReport as FlushReport
     from asynctrace.pipeline.report import LaneReport as LaneReport
     from asynctrace.pipeline.retry import RetryPolicy as RetryPolicy
+    from asynctrace.pipeline.spool_page import SpoolStats as SpoolStats
     from asynctrace.ports import LocalSink as LocalSink
     from asynctrace.ports import Processor as Processor
     from asynctrace.ports import Reader as Reader
@@ -85,7 +86,6 @@ if TYPE_CHECKING:
     from asynctrace.span import Span as Span
     from asynctrace.trace import Trace as Trace
     from asynctrace.undelivered import RejectedRecord as RejectedRecord
-    from asynctrace.undelivered import SpoolStats as SpoolStats
     from asynctrace.undelivered import areplay_spools as areplay_spools
     from asynctrace.undelivered import dead_letters as dead_letters
     from asynctrace.undelivered import purge_dead_letters as purge_dead_letters
@@ -124,6 +124,7 @@ _WHERE = {
     "pipeline.pipeline": "Pipeline",
     "pipeline.report": "FlushReport LaneReport",
     "pipeline.retry": "RetryPolicy",
+    "pipeline.spool_page": "SpoolStats",
     "ports": "LocalSink Processor Reader Sink SizedReader",
     "pruning": "aprune prune",
     "reading": "SpanNode StoredRun afind_trace afind_traces find_trace find_traces open_store",
@@ -133,8 +134,8 @@ _WHERE = {
     "trace": "Trace",
     "decorators": "traced",
     "undelivered": (
-        "RejectedRecord SpoolStats areplay_spools dead_letters purge_dead_letters purge_spools "
-        "replay_dead_letters spools"
+        "RejectedRecord areplay_spools dead_letters purge_dead_letters purge_spools replay_dead_letters "
+        "spools"
     ),
     "verifying": "Verdict Verification averify verify",
 }

@@ -12,30 +12,11 @@ from asynctrace.core.record import Record
 from asynctrace.errors import ConfigurationError
 from asynctrace.pipeline.dead_letters import DeadLetters
 from asynctrace.pipeline.ledger import PipelineStats
-from asynctrace.pipeline.spool_page import look, purge
+from asynctrace.pipeline.spool_page import SpoolStats, look, purge
 from asynctrace.pipeline.state_directory import StateDirectory
 
 DEFAULT_TIMEOUT = 60.0
 """Seconds that a replay may take; what is not delivered then goes on waiting."""
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolStats:
-    """What waits on disk for one destination.
-
-    Args:
-        lane: the kind of the sink and a digest of its destination.
-        records: waiting.
-        size: bytes.
-        in_use: how many of the records a living process holds.
-        damaged: records lost to damage.
-    """
-
-    lane: str
-    records: int
-    size: int
-    in_use: int
-    damaged: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +48,7 @@ def spools() -> list[SpoolStats]:
         OSError: the state directory cannot be read.
     """
     pages = (look(directory) for directory in _state().existing("spool"))
-    return [
-        SpoolStats(page.lane, page.records, page.size, page.in_use, page.damaged)
-        for page in pages
-        if page.records or page.size
-    ]
+    return [page for page in pages if page.records or page.size]
 
 
 async def areplay_spools(timeout: float = DEFAULT_TIMEOUT) -> PipelineStats:

@@ -1,4 +1,4 @@
-"""What one lane has on disk, to look at and to delete, without being that lane."""
+"""What waits on disk for one destination, to look at and to delete, without being its lane."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _LOCK_TIMEOUT = 1.0  # seconds to wait for another process that adopts
 
 
 @dataclass(frozen=True, slots=True)
-class SpoolPage:
-    """What one lane has on disk.
+class SpoolStats:
+    """What waits on disk for one destination.
 
     Args:
-        lane: the lane's directory name: its kind and a part of its destination's digest.
+        lane: the kind of the sink and a digest of its destination.
         records: waiting.
         size: bytes.
-        in_use: how many of the records belong to a process that lives.
+        in_use: how many of the records a living process holds.
         damaged: records lost to damage.
     """
 
@@ -32,8 +32,11 @@ class SpoolPage:
     damaged: int
 
 
-def look(directory: Path) -> SpoolPage:
+def look(directory: Path) -> SpoolStats:
     """What a lane has on disk, without touching it.
+
+    Args:
+        directory: of the lane, named as it is.
 
     Raises:
         OSError: the directory cannot be read.
@@ -46,7 +49,7 @@ def look(directory: Path) -> SpoolPage:
         size += segments.size
         damaged += segments.damaged
         in_use += 0 if is_free(path) else segments.held
-    return SpoolPage(directory.name, records, size, in_use, damaged)
+    return SpoolStats(directory.name, records, size, in_use, damaged)
 
 
 def purge(directory: Path) -> int:
