@@ -22,6 +22,7 @@ from asynctrace.errors import ClosedError, ConfigurationError
 from asynctrace.pipeline import sigterm
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.journal import Durability
+from asynctrace.pipeline.ledger import PipelineStats
 from asynctrace.pipeline.options import LOCAL, REMOTE, LaneOptions
 from asynctrace.pipeline.pipeline import Pipeline, Recovers
 from asynctrace.pipeline.state_directory import StateDirectory
@@ -363,6 +364,19 @@ def make_pipeline(values: Settings, to: str | None = None) -> Pipeline:
     if to is None:
         return _make_pipeline(values.sinks, values, state)
     return _make_pipeline((to,), values, state, "all")
+
+
+async def deliver(pipeline: Pipeline, timeout: float) -> PipelineStats:
+    """Have the pipeline deliver here what waits for it on disk, and close it; the ledger of that.
+
+    Args:
+        pipeline: a new one, shared with nobody.
+        timeout: seconds; what is not delivered then goes on waiting.
+    """
+    pipeline.settle_on(asyncio.get_running_loop())
+    pipeline.start()
+    await pipeline.aclose(timeout)
+    return pipeline.stats()
 
 
 def _make_pipeline(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, replace
 
 from asynctrace import composition, settings
@@ -53,18 +52,11 @@ async def arecover(
     values = settings.current()
     if state_dir is not None:
         values = replace(values, state_dir=settings.with_given({"state_dir": state_dir}).state_dir)
-    if to is None:
-        pipeline = composition.make_pipeline(values)
-    else:
-        pipeline = composition.make_pipeline(values, to)
-        if not pipeline.keeps:
-            raise ConfigurationError("to", to, "the URL of a sink that keeps records")
-    pipeline.settle_on(asyncio.get_running_loop())
-    pipeline.start()
-    await pipeline.aclose(timeout)
+    pipeline = composition.make_pipeline(values, to)
+    if to is not None and not pipeline.keeps:
+        raise ConfigurationError("to", to, "the URL of a sink that keeps records")
+    stats = await composition.deliver(pipeline, timeout)
     found = pipeline.recovery
     if found is None:
-        return RecoveryReport(0, 0, 0, 0, 0, pipeline.stats())
-    return RecoveryReport(
-        found.journals, found.records, found.damaged, found.failed, found.elsewhere, pipeline.stats()
-    )
+        return RecoveryReport(0, 0, 0, 0, 0, stats)
+    return RecoveryReport(found.journals, found.records, found.damaged, found.failed, found.elsewhere, stats)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,11 +61,7 @@ async def areplay_spools(timeout: float = DEFAULT_TIMEOUT) -> PipelineStats:
     Raises:
         ConfigurationError: a setting or the URL of a sink cannot be used.
     """
-    pipeline = composition.make_pipeline(settings.current())
-    pipeline.settle_on(asyncio.get_running_loop())
-    pipeline.start()
-    await pipeline.aclose(timeout)
-    return pipeline.stats()
+    return await composition.deliver(composition.make_pipeline(settings.current()), timeout)
 
 
 def purge_spools(lane: str | None = None) -> int:
