@@ -34,7 +34,6 @@ _MANY = 100  # separators in one search; up to there it is cheaper to look at wh
 _CONTAINERS = frozenset((dict, list, tuple))
 
 _pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder().decode
 
 
 class Redactor:
@@ -253,25 +252,6 @@ class Redactor:
         except Exception:
             self._rules.errors += 1
             return mark(FAILED)
-
-    def redact_payload(self, payload: bytes) -> bytes:
-        """The packed fields without secrets; the same object when there are none.
-
-        For whoever writes records before the writer sees them. One call costs more than a record's part of
-        :meth:`redact`.
-        """
-        if self.mode == "off":
-            return payload
-        folded, patterns = fold(payload), self._patterns
-        shaped = self._full and (patterns.has_extra or patterns.has_shape(payload, folded))
-        if not shaped and not patterns.has_name(folded):
-            return payload
-        try:
-            fields = _unpack(payload)
-        except Exception:  # too deep for the C decoder, or a map as a key
-            fields = codec.canonical(payload)
-        redacted = self.redact_fields(fields) if isinstance(fields, dict) else {}
-        return payload if redacted == fields else codec.pack_any(redacted)[0]
 
     def is_harmless_name(self, name: str) -> bool:
         """Whether a field of that name, if its value is a number or a harmless text, holds no secret."""
