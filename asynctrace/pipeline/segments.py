@@ -45,8 +45,8 @@ class _Segment:
 class Segments:
     """The entries of one directory. One process at a time, one call at a time.
 
-    ``held`` are the counted entries that are not acknowledged, ``damaged`` those that were lost to damage. ``torn`` are
-    files with a torn end, as a kill in the middle of a write leaves them: that entry was never promised to anyone.
+    ``held`` are the counted entries that are not acknowledged, ``damaged`` those that were lost to damage. A torn end,
+    as a kill in the middle of a write leaves it, is no damage: that entry was never promised to anyone.
 
     Args:
         directory: made with the first entry; nobody else writes there.
@@ -66,7 +66,6 @@ class Segments:
         self.directory = directory
         self.held = 0
         self.damaged = 0
-        self.torn = 0
         self._segment_bytes = segment_bytes
         self._fsync_interval = fsync_interval
         self._clock = clock
@@ -153,12 +152,9 @@ class Segments:
             segment.damaged = segment.damaged or stop - end != HEADER_BYTES + len(entry.payload)
             segment.last, end = entry.id, stop
             segment.unread += entry.counted and entry.id > self._acknowledged
-        if end < len(data):
-            if is_torn(data, end):
-                self.torn += 1
-            else:
-                segment.damaged = True
-                lost += 1
+        if end < len(data) and not is_torn(data, end):
+            segment.damaged = True
+            lost += 1
         return segment, _first_id(path, first), lost
 
     def append(self, payloads: Sequence[tuple[bool, bytes]]) -> int:
