@@ -4,10 +4,11 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import pairwise
 
 import asynctrace
-from asynctrace import Batch, LaneOptions, Mark, Record, RetryPolicy
+from asynctrace import Batch, LaneOptions, Mark, Record, RetryPolicy, TransientSinkError
 from asynctrace.pipeline.ledger import LaneStats
 
 DEADLINE = 10.0
@@ -15,6 +16,9 @@ DEADLINE = 10.0
 
 QUICK = LaneOptions(retry=RetryPolicy(base=0.001, ceiling=0.002))
 """A lane that retries at once and otherwise has the defaults of a local store."""
+
+SPILLING = replace(QUICK, max_records=100, short=100, high_water=200, when_full="spill")
+"""The same with a spool, which it soon needs."""
 
 Outcome = Exception | Callable[[Batch], Exception | None] | None
 
@@ -71,6 +75,31 @@ class GateSink(ScriptedSink):
         while not self.gate.is_set():  # noqa: ASYNC110  # opened from other threads
             await asyncio.sleep(0.001)
         await super().write(batch)
+
+
+class Remote(ScriptedSink):
+    """A destination that may be down, and says where it is, so that the next start knows it again."""
+
+    def __init__(self, script: Iterable[Outcome] = (), *, up: bool = True) -> None:
+        super().__init__(script)
+        self.up = up
+
+    def __repr__(self) -> str:
+        return "<Remote test://host>"
+
+    async def write(self, batch: Batch) -> None:
+        if not self.up:
+            self.sizes.append(len(batch))
+            raise TransientSinkError("nobody there")
+        await super().write(batch)
+
+    @property
+    def keys(self) -> list[tuple[str, int]]:
+        return [(record.producer, record.seq) for record in self.records]
+
+
+class GatedRemote(GateSink, Remote):
+    """The same, not answering while its gate is shut."""
 
 
 def until(condition: Callable[[], object]) -> None:

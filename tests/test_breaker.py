@@ -2,13 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lane_kit import QUICK, Outcome, ScriptedSink, auntil
+from lane_kit import QUICK, Remote, ScriptedSink, auntil
 
 import asynctrace
 from asynctrace import (
@@ -192,27 +191,13 @@ def test_remote_lanes_have_one_and_local_lanes_have_none() -> None:
 OPENS = replace(QUICK, breaker_failures=3, breaker_cooldown=3_600.0)
 
 
-class Remote(ScriptedSink):
-    def __init__(self, script: Iterable[Outcome] = (), *, up: bool = False) -> None:
-        super().__init__(script)
-        self.up = up
-
-    async def write(self, batch: Batch) -> None:
-        if not self.up:
-            self.script = [TransientSinkError("away")]
-        await super().write(batch)
-
-    def __repr__(self) -> str:
-        return "<Remote>"
-
-
 def page(trace: Trace) -> LaneStats:
     return trace.pipeline.stats().lanes[0]
 
 
 @pytest.mark.anyio
 async def test_an_open_lane_tries_nothing_not_even_for_a_flush() -> None:
-    sink = Remote()
+    sink = Remote(up=False)
     async with Trace("r", sinks=[(sink, OPENS)]) as trace:
         await auntil(lambda: page(trace).breaker == "open")
         for i in range(20):
@@ -231,7 +216,7 @@ async def test_closing_an_open_lane_does_not_wait_for_nothing_and_spools(
     monkeypatch.setenv("ASYNCTRACE_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("ASYNCTRACE_CLOSE_TIMEOUT", "60")
     started = time.monotonic()
-    async with Trace("r", sinks=[(Remote(), OPENS)]) as trace:
+    async with Trace("r", sinks=[(Remote(up=False), OPENS)]) as trace:
         pipeline = trace.pipeline
         trace.info("m")
         await auntil(lambda: page(trace).breaker == "open")
@@ -243,7 +228,7 @@ async def test_closing_an_open_lane_does_not_wait_for_nothing_and_spools(
 
 @pytest.mark.anyio
 async def test_the_last_probe_delivers_when_the_destination_is_back() -> None:
-    sink = Remote()
+    sink = Remote(up=False)
     async with Trace("r", sinks=[(sink, replace(OPENS, max_records=2, short=2))]) as trace:
         pipeline = trace.pipeline
         await auntil(lambda: page(trace).breaker == "open")
@@ -258,7 +243,7 @@ async def test_the_last_probe_delivers_when_the_destination_is_back() -> None:
 @pytest.mark.anyio
 async def test_it_half_opens_by_itself_and_nothing_is_lost() -> None:
     states: list[str] = []
-    sink = Remote()
+    sink = Remote(up=False)
     async with Trace("r", sinks=[(sink, replace(OPENS, breaker_cooldown=0.01))]) as trace:
         trace.info("m")
         await auntil(lambda: states.append(page(trace).breaker) or len(sink.sizes) > 6)
@@ -347,7 +332,7 @@ async def test_a_local_store_with_one_still_gets_its_last_write() -> None:
 
 @pytest.mark.anyio
 async def test_the_state_is_told_to_those_who_watch() -> None:
-    async with Trace("r", sinks=[(Remote(), OPENS)]) as trace:
+    async with Trace("r", sinks=[(Remote(up=False), OPENS)]) as trace:
         await auntil(lambda: page(trace).breaker == "open")
         text = asynctrace.to_prometheus(trace.pipeline.stats())
         assert 'lane="remote",state="open"} 1' in text

@@ -14,14 +14,13 @@ from typing import Any
 import pytest
 from cli_kit import clean_environment
 from disk_kit import STRACE, SmallDisk, needs_mount, needs_strace, open_to_all, small_disk
-from lane_kit import GateSink, ScriptedSink, auntil
+from lane_kit import SPILLING, GatedRemote, Remote, auntil
 
 import asynctrace
 from asynctrace import (
     LaneOptions,
     LaneStats,
     PermanentSinkError,
-    RetryPolicy,
     Trace,
     Verdict,
     find_trace,
@@ -97,26 +96,6 @@ async def record_through(url: str, first: int, last: int, patience: float = 20.0
         log(trace, first, last)
         pipeline = trace.pipeline
     return page(pipeline)
-
-
-class Remote(ScriptedSink):
-    """A remote destination that the next start knows again."""
-
-    def __repr__(self) -> str:
-        return "<Remote test://host>"
-
-
-class GatedRemote(GateSink, Remote):
-    """The same, not answering while its gate is shut."""
-
-
-SPILLING = LaneOptions(
-    max_records=100,
-    short=100,
-    high_water=200,
-    when_full="spill",
-    retry=RetryPolicy(base=0.001, ceiling=0.002),
-)
 
 
 # -- no room -------------------------------------------------------------------------------------------------

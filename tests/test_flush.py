@@ -5,30 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lane_kit import QUICK, GateSink, ScriptedSink, auntil
+from lane_kit import QUICK, SPILLING, GateSink, Remote, ScriptedSink, auntil
 
 import asynctrace
 from asynctrace import (
-    Batch,
     DeliveryError,
     FlushReport,
-    LaneOptions,
     PermanentSinkError,
-    RetryPolicy,
     Trace,
-    TransientSinkError,
 )
 from asynctrace.sinks.memory import MemorySink
 
 pytestmark = pytest.mark.anyio
-
-SPILLS_EARLY = LaneOptions(
-    max_records=100,
-    short=100,
-    high_water=200,
-    when_full="spill",
-    retry=RetryPolicy(base=0.001, ceiling=0.002),
-)
 
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
@@ -40,20 +28,6 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object
 def nothing_left() -> Iterator[None]:
     yield
     asynctrace.shutdown()
-
-
-class Away(ScriptedSink):
-    """A remote destination that does not answer until it is back."""
-
-    back = False
-
-    def __repr__(self) -> str:
-        return "<Away test://host>"
-
-    async def write(self, batch: Batch) -> None:
-        if not self.back:
-            raise TransientSinkError("nobody there")
-        await super().write(batch)
 
 
 async def test_what_is_safe_is_named_with_what_it_survives(tmp_path: Path) -> None:
@@ -86,8 +60,8 @@ async def test_what_is_pending_makes_the_report_false_and_names_the_lane() -> No
 
 async def test_what_is_on_disk_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASYNCTRACE_STATE_DIR", str(tmp_path / "state"))
-    sink = Away()
-    async with Trace("r", sinks=[(sink, SPILLS_EARLY)]) as trace:
+    sink = Remote(up=False)
+    async with Trace("r", sinks=[(sink, SPILLING)]) as trace:
         for i in range(500):
             trace.info(f"m{i}")
         await auntil(lambda: trace.pipeline.stats().lanes[0].spooled > 300)
@@ -97,7 +71,7 @@ async def test_what_is_on_disk_is_told_apart(tmp_path: Path, monkeypatch: pytest
         assert lane.spooled + lane.pending == 501
         assert lane.spooled > 300
         assert lane.reason == "TransientSinkError: nobody there"
-        sink.back = True
+        sink.up = True
         report = await trace.aflush()
         assert report.ok
         assert (report.lanes[0].safe, report.lanes[0].spooled) == (501, 0)

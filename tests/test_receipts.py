@@ -12,7 +12,7 @@ from typing import Literal
 
 import pytest
 import uvloop
-from lane_kit import QUICK, GateSink, Outcome, ScriptedSink, auntil
+from lane_kit import QUICK, SPILLING, GateSink, Outcome, Remote, ScriptedSink, auntil
 
 import asynctrace
 from asynctrace import (
@@ -36,13 +36,7 @@ from asynctrace.sinks.memory import MemorySink
 
 pytestmark = pytest.mark.anyio
 
-SPILLS = LaneOptions(
-    max_records=10,
-    short=10,
-    high_water=20,
-    when_full="spill",
-    retry=RetryPolicy(base=0.001, ceiling=0.002),
-)
+SPILLS = replace(SPILLING, max_records=10, short=10, high_water=20)
 
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
@@ -62,20 +56,6 @@ def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("ASYNCTRACE_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("ASYNCTRACE_CLOSE_TIMEOUT", "0.2")
     return tmp_path / "state"
-
-
-class Away(ScriptedSink):
-    """A remote destination that does not answer until it is back."""
-
-    back = False
-
-    def __repr__(self) -> str:
-        return "<Away test://host>"
-
-    async def write(self, batch: Batch) -> None:
-        if not self.back:
-            raise TransientSinkError("nobody there")
-        await super().write(batch)
 
 
 def rejecting(texts: Iterable[str]) -> Callable[[Batch], Exception | None]:
@@ -354,22 +334,22 @@ async def test_what_finds_no_room_is_a_failure_of_every_lane() -> None:
 
 
 async def test_a_sink_that_is_away_is_named_after_the_timeout() -> None:
-    away = Away()
+    away = Remote(up=False)
     options = replace(QUICK, spool_max_bytes=0)
     async with Trace("r", sinks=[(away, options), MemorySink()]) as trace:
         with undelivered() as caught:
             async with trace.receipt(timeout=0.2) as receipt:
                 trace.info("m")
-        assert failures(caught.value) == [("away", "TransientSinkError: nobody there", 1)]
-        assert counts(receipt) == {"away": (0, 0, 1, 0), "memory": (1, 0, 0, 0)}
-        away.back = True
+        assert failures(caught.value) == [("remote", "TransientSinkError: nobody there", 1)]
+        assert counts(receipt) == {"remote": (0, 0, 1, 0), "memory": (1, 0, 0, 0)}
+        away.up = True
         async with trace.receipt() as receipt:
             trace.info("n")
         assert away.messages == ["m", "n"]
 
 
 async def test_what_is_on_disk_is_safe_there_but_not_in_the_sink(state: Path) -> None:
-    away = Away()
+    away = Remote(up=False)
     async with Trace("r", sinks=[(away, SPILLS)]) as trace:
         for i in range(100):
             trace.info(f"before {i}")
@@ -377,53 +357,53 @@ async def test_what_is_on_disk_is_safe_there_but_not_in_the_sink(state: Path) ->
         async with trace.receipt(to="disk") as receipt:
             for i in range(100):
                 trace.info(f"m{i}")
-        assert counts(receipt) == {"away": (0, 100, 0, 0)}
+        assert counts(receipt) == {"remote": (0, 100, 0, 0)}
         with undelivered() as caught:
             async with trace.receipt(to="sink", timeout=0.3):
                 trace.info("more")
-        assert failures(caught.value) == [("away", "waits on disk: TransientSinkError: nobody there", 1)]
+        assert failures(caught.value) == [("remote", "waits on disk: TransientSinkError: nobody there", 1)]
         back = asyncio.Event()
 
         async def come_back() -> None:
             await back.wait()
-            away.back = True
+            away.up = True
 
         coming = asyncio.create_task(come_back())
         async with trace.receipt(to="sink") as receipt:
             trace.info("at last")
             back.set()
         await coming
-        assert counts(receipt) == {"away": (1, 0, 0, 0)}
+        assert counts(receipt) == {"remote": (1, 0, 0, 0)}
         assert away.messages[-2:] == ["more", "at last"]
 
 
-class Hung(Away):
-    """The same, not even refusing."""
+class Hung(Remote):
+    """While it is down it does not even refuse."""
 
     async def write(self, batch: Batch) -> None:
-        while not self.back:  # noqa: ASYNC110  # many writes come and go, which an Event would have to outlive
+        while not self.up:  # noqa: ASYNC110  # many writes come and go, which an Event would have to outlive
             await asyncio.sleep(0.01)
         await super().write(batch)
 
 
-@pytest.mark.parametrize("kind", [Away, Hung])
+@pytest.mark.parametrize("kind", [Remote, Hung])
 @pytest.mark.parametrize("when_full", ["spill", "wait"])
 @pytest.mark.parametrize("count", [1, 250])
 async def test_what_the_sink_does_not_take_soon_goes_to_the_disk_if_that_is_enough(
-    state: Path, kind: type[Away], when_full: Literal["spill", "wait"], count: int
+    state: Path, kind: type[Remote], when_full: Literal["spill", "wait"], count: int
 ) -> None:
-    away = kind()
+    away = kind(up=False)
     options = LaneOptions(max_records=100, short=100, when_full=when_full, retry=RetryPolicy(base=3600))
     async with Trace("r", sinks=[(away, options)]) as trace:
         for turn in range(3):
             async with trace.receipt(to="disk") as receipt:
                 for i in range(count):
                     trace.info(f"{turn} {i}")
-            assert counts(receipt) == {"away" if kind is Away else "hung": (0, count, 0, 0)}
+            assert counts(receipt) == {"remote" if kind is Remote else "hung": (0, count, 0, 0)}
             lane = trace.pipeline.stats().lanes[0]
             assert lane.balanced
             assert lane.spooled == 1 + (turn + 1) * count
-        away.back = True
+        away.up = True
         async with trace.receipt(to="sink") as receipt:
             trace.info("at last")
         assert away.messages == [*(f"{turn} {i}" for turn in range(3) for i in range(count)), "at last"]
@@ -434,24 +414,23 @@ async def test_what_the_sink_does_not_take_soon_goes_to_the_disk_if_that_is_enou
 
 
 async def test_a_destination_that_is_left_alone_does_not_keep_records_from_the_disk(state: Path) -> None:
-    away = Away()
+    away = Remote(up=False)
     options = LaneOptions(breaker_failures=1, breaker_cooldown=3600.0, retry=RetryPolicy(base=0.001))
     async with Trace("r", sinks=[(away, options)]) as trace:
         trace.info("before")
         await auntil(lambda: trace.pipeline.stats().lanes[0].failed)
         async with trace.receipt(to="disk") as receipt:
             trace.info("m")
-        assert counts(receipt) == {"away": (0, 1, 0, 0)}
+        assert counts(receipt) == {"remote": (0, 1, 0, 0)}
 
 
 async def test_what_a_receipt_put_on_disk_is_there_for_the_next_start(state: Path) -> None:
-    async with Trace("r", sinks=[(Away(), LaneOptions())]) as trace:
+    async with Trace("r", sinks=[(Remote(up=False), LaneOptions())]) as trace:
         trace.info("before")
         async with trace.receipt(to="disk"):
             trace.info("m")
         trace.info("after")
-    back = Away()
-    back.back = True
+    back = Remote()
     async with Trace("r", sinks=[(back, LaneOptions())]) as trace:
         trace.info("next")
     assert back.messages == ["before", "m", "after", "next"]
@@ -461,14 +440,14 @@ async def test_what_a_receipt_put_on_disk_is_there_for_the_next_start(state: Pat
 @pytest.mark.parametrize("seed", range(4))
 async def test_receipts_to_disk_while_the_sink_comes_and_goes(state: Path, seed: int) -> None:
     chance = random.Random(seed)
-    away = chance.choice([Away, Hung])()
+    away = chance.choice([Remote, Hung])(up=False)
     options = LaneOptions(
         max_records=16, short=16, high_water=64, when_full="spill", retry=RetryPolicy(base=0.01)
     )
     emitted = 0
     async with Trace("r", sinks=[(away, options)]) as trace:
         for _ in range(8):
-            away.back = chance.random() < 0.4
+            away.up = chance.random() < 0.4
             async with trace.receipt(to="disk") as receipt:
                 for _ in range(chance.randrange(1, 60)):
                     trace.info(f"m{emitted}")
@@ -478,7 +457,7 @@ async def test_receipts_to_disk_while_the_sink_comes_and_goes(state: Path, seed:
             (lane,) = receipt.lanes
             assert lane.safe + lane.spooled == receipt.records
             assert trace.pipeline.stats().balanced
-        away.back = True
+        away.up = True
         async with trace.receipt(to="sink"):
             trace.info(f"m{emitted}")
     assert away.messages == [f"m{i}" for i in range(emitted + 1)]
@@ -486,27 +465,27 @@ async def test_receipts_to_disk_while_the_sink_comes_and_goes(state: Path, seed:
 
 
 async def test_a_lane_without_a_disk_has_nowhere_to_put_them() -> None:
-    away = Away()
+    away = Remote(up=False)
     async with Trace("r", sinks=[(away, replace(QUICK, spool_max_bytes=0))]) as trace:
         with undelivered() as caught:
             async with trace.receipt(to="disk", timeout=1.0):
                 trace.info("m")
-        assert failures(caught.value) == [("away", "TransientSinkError: nobody there", 1)]
-        away.back = True
+        assert failures(caught.value) == [("remote", "TransientSinkError: nobody there", 1)]
+        away.up = True
 
 
 async def test_what_goes_to_the_disk_when_the_lane_ends_is_told(state: Path) -> None:
-    away = Away()
+    away = Remote(up=False)
     with undelivered() as caught:
         async with asynctrace.current_trace().receipt(), Trace("r", sinks=[(away, SPILLS)]) as trace:
             trace.info("m")
-    assert failures(caught.value) == [("away", "waits on disk: TransientSinkError: nobody there", 3)]
+    assert failures(caught.value) == [("remote", "waits on disk: TransientSinkError: nobody there", 3)]
     async with (
         asynctrace.current_trace().receipt(to="disk") as receipt,
         Trace("r", sinks=[(away, SPILLS)]) as trace,
     ):
         trace.info("m")
-    assert counts(receipt) == {"away": (0, 3, 0, 0)}
+    assert counts(receipt) == {"remote": (0, 3, 0, 0)}
 
 
 async def test_what_is_given_up_when_the_lane_ends_is_lost() -> None:

@@ -4,11 +4,10 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from lane_kit import GateSink, Outcome, ScriptedSink, auntil
+from lane_kit import SPILLING, GatedRemote, Remote, ScriptedSink, auntil
 
 import asynctrace
 from asynctrace import (
@@ -19,7 +18,6 @@ from asynctrace import (
     PartialWriteError,
     PermanentSinkError,
     Rejection,
-    RetryPolicy,
     Trace,
     TransientSinkError,
 )
@@ -28,14 +26,6 @@ from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.spool_page import look
 
 pytestmark = pytest.mark.anyio
-
-REMOTE = LaneOptions(
-    max_records=100,
-    short=100,
-    high_water=200,
-    when_full="spill",
-    retry=RetryPolicy(base=0.001, ceiling=0.002),
-)
 
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
@@ -51,31 +41,7 @@ def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-class Remote(ScriptedSink):
-    """A remote destination that says where it is, so that the next start knows it again."""
-
-    def __init__(self, script: Iterable[Outcome] = (), *, up: bool = True) -> None:
-        super().__init__(script)
-        self.up = up
-
-    def __repr__(self) -> str:
-        return "<Remote test://host>"
-
-    async def write(self, batch: Batch) -> None:
-        if not self.up:
-            raise TransientSinkError("nobody there")
-        await super().write(batch)
-
-    @property
-    def keys(self) -> list[tuple[str, int]]:
-        return [(record.producer, record.seq) for record in self.records]
-
-
-class GatedRemote(GateSink, Remote):
-    """The same, not answering while its gate is shut."""
-
-
-async def record(sink: Remote, first: int, count: int, options: LaneOptions = REMOTE) -> LaneStats:
+async def record(sink: Remote, first: int, count: int, options: LaneOptions = SPILLING) -> LaneStats:
     """One process's life: a run of so many messages; the lane's page at its end."""
     async with Trace("run", sinks=[(sink, options)]) as trace:
         pipeline = trace.pipeline
@@ -138,19 +104,19 @@ async def test_marks_wait_with_their_records_and_come_once(state: Path) -> None:
 
 
 def test_without_an_event_loop_of_its_own(state: Path) -> None:
-    with Trace("run", sinks=[(Remote(up=False), REMOTE)]) as trace:
+    with Trace("run", sinks=[(Remote(up=False), SPILLING)]) as trace:
         trace.info("0")
     back = Remote()
-    with Trace("run", sinks=[(back, REMOTE)]) as trace:
+    with Trace("run", sinks=[(back, SPILLING)]) as trace:
         trace.info("1")
     assert back.messages == ["0", "1"]
 
 
 PROGRAM = """
 import sys, os
-from test_undelivered import REMOTE, Remote
+from lane_kit import SPILLING, Remote
 from asynctrace import Trace
-trace = Trace("run", sinks=[(Remote(up=False), REMOTE)]).__enter__()
+trace = Trace("run", sinks=[(Remote(up=False), SPILLING)]).__enter__()
 for number in range(100):
     trace.info(str(number))
 if sys.argv[1] == "raise":
@@ -182,7 +148,7 @@ async def test_a_sink_that_stands_still_fills_the_disk_and_not_the_memory(
 ) -> None:
     monkeypatch.setenv("ASYNCTRACE_CLOSE_TIMEOUT", "10")
     sink = GatedRemote()
-    async with Trace("run", sinks=[(sink, REMOTE)]) as trace:
+    async with Trace("run", sinks=[(sink, SPILLING)]) as trace:
         for number in range(10_000):
             trace.info(str(number))
             if number % 500 == 499:
@@ -201,7 +167,7 @@ async def test_a_sink_that_stands_still_fills_the_disk_and_not_the_memory(
 
 async def test_a_flush_waits_until_the_sink_has_what_is_on_disk(state: Path) -> None:
     sink = GatedRemote()
-    async with Trace("run", sinks=[(sink, REMOTE)]) as trace:
+    async with Trace("run", sinks=[(sink, SPILLING)]) as trace:
         for number in range(1_000):
             trace.info(str(number))
         await auntil(lambda: page(trace.pipeline).spooled)
@@ -216,7 +182,7 @@ async def test_a_flush_waits_until_the_sink_has_what_is_on_disk(state: Path) -> 
 async def test_without_room_on_disk_the_rest_is_counted(state: Path) -> None:
     from dataclasses import replace
 
-    small = replace(REMOTE, spool_max_bytes=20_000)
+    small = replace(SPILLING, spool_max_bytes=20_000)
     stats = await record(Remote(up=False), 0, 500, small)
     assert 0 < stats.spooled < 60
     assert stats.dropped == {"spool full": 502 - stats.spooled}
@@ -240,7 +206,7 @@ def test_a_sink_without_a_name_keeps_nothing_for_another(state: Path) -> None:
         async def write(self, batch: Batch) -> None:
             raise TransientSinkError("nobody there")
 
-    with Trace("run", sinks=[(Nameless(), REMOTE)]) as trace:
+    with Trace("run", sinks=[(Nameless(), SPILLING)]) as trace:
         pipeline = trace.pipeline
     assert sum(page(pipeline).dropped.values()) == 2
     assert not state.exists()
@@ -312,16 +278,16 @@ def test_only_the_owner_can_read_what_is_kept(state: Path) -> None:
 
 REPLAYER = """
 import asyncio, sys
-import test_undelivered
-from test_undelivered import REMOTE
+import lane_kit
+from lane_kit import SPILLING
 from asynctrace import Trace
-class Remote(test_undelivered.Remote):
+class Remote(lane_kit.Remote):
     async def write(self, batch):
         for record in batch:
             print(record.producer, record.seq, flush=True)
         await asyncio.sleep(0.001)
 async def main():
-    async with Trace("run", sinks=[(Remote(), REMOTE)]) as trace:
+    async with Trace("run", sinks=[(Remote(), SPILLING)]) as trace:
         trace.info("new")
         await asyncio.sleep(60)
 asyncio.run(main())
@@ -356,7 +322,7 @@ def test_killed_while_replaying_nothing_is_lost_and_at_most_a_batch_comes_twice(
     old = [each for each in back.records if each.producer == back.records[0].producer]
     assert [each.seq for each in old] == list(range(old[0].seq, 2_003)), "in order, up to the last"
     assert first.union(back.keys) >= {(old[0].producer, seq) for seq in range(1, 2_003)}
-    assert len(first.intersection(back.keys)) <= 2 * REMOTE.max_records
+    assert len(first.intersection(back.keys)) <= 2 * SPILLING.max_records
 
 
 async def test_a_disk_that_is_full_loses_nothing_that_fits_elsewhere(
@@ -370,7 +336,7 @@ async def test_a_disk_that_is_full_loses_nothing_that_fits_elsewhere(
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))  # no file, so no segment, gets longer
     try:
-        async with Trace("run", sinks=[(sink, REMOTE)]) as trace:
+        async with Trace("run", sinks=[(sink, SPILLING)]) as trace:
             pipeline = trace.pipeline
             for number in range(3_000):
                 trace.info(str(number))
@@ -389,7 +355,7 @@ def test_a_sink_that_is_being_taken_out_when_its_loop_is_closed_loses_nothing(st
     away = Remote(up=False)
 
     async def main() -> tuple[Trace, asyncio.Future[None]]:
-        trace = Trace("run", sinks=[(away, REMOTE), "memory:"])
+        trace = Trace("run", sinks=[(away, SPILLING), "memory:"])
         await trace.__aenter__()
         trace.info("0")
         taking_out = asyncio.ensure_future(trace.aremove_sink(away))
@@ -410,9 +376,9 @@ async def test_a_lane_that_runs_delivers_what_a_process_leaves_that_dies_meanwhi
 ) -> None:
     monkeypatch.setattr("asynctrace.pipeline.lane.LOOK_INTERVAL", 0.05)
     up, down = Remote(), Remote(up=False)
-    async with Trace("survivor", sinks=[(up, REMOTE)]) as trace:
+    async with Trace("survivor", sinks=[(up, SPILLING)]) as trace:
         await trace.aflush()
-        async with Trace("other", sinks=[(down, REMOTE)]) as other:
+        async with Trace("other", sinks=[(down, SPILLING)]) as other:
             other.info("left behind")
         await auntil(lambda: "left behind" in up.messages)
         await auntil(lambda: trace.pipeline.stats().lanes[0].spooled == 0)
