@@ -32,6 +32,20 @@ _numbers = itertools.count()
 
 
 @pytest.fixture
+def anyio_backend() -> str:
+    """Where coroutine tests run, unless their module says otherwise."""
+    return "asyncio"
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """Every cause is said anew in each test, and no pipeline outlives its test."""
+    diagnostics._last.clear()
+    yield
+    asynctrace.shutdown()
+
+
+@pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """An empty current directory, no setting in the environment, nothing configured; given back so."""
     for name in [name for name in os.environ if name.startswith("ASYNCTRACE_") or name == "NO_COLOR"]:

@@ -35,11 +35,6 @@ pytestmark = pytest.mark.anyio
 STORES = {"sqlite": "sqlite:{}/t.db", "lines": "file:{}/t.jsonl", "directory": "file:{}/logs"}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(autouse=True)
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Where state is kept when there is no room beside the store."""

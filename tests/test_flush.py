@@ -1,9 +1,9 @@
 """Whoever waits for records learns, lane by lane, what is safe, what waits on disk, and what is still on its way."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
+import loop_kit
 import pytest
 from lane_kit import QUICK, SPILLING, GateSink, Remote, ScriptedSink, auntil
 
@@ -16,18 +16,8 @@ from asynctrace import (
 )
 from asynctrace.sinks.memory import MemorySink
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
-    return "asyncio", {"use_uvloop": request.param}
-
-
-@pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    yield
-    asynctrace.shutdown()
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left")]
+anyio_backend = loop_kit.either_loop
 
 
 async def test_what_is_safe_is_named_with_what_it_survives(tmp_path: Path) -> None:

@@ -8,28 +8,18 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
+import loop_kit
 import pytest
-import uvloop
 from lane_kit import QUICK, GateSink, auntil, check_marks, until
+from loop_kit import NewLoop
 
 import asynctrace
 from asynctrace import Kind, LaneOptions, Record, Trace
 from asynctrace.sinks.memory import MemorySink
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(
-    params=[("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})], ids=["asyncio", "uvloop"]
-)
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
-@pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    yield
-    asynctrace.shutdown()
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left")]
+anyio_backend = loop_kit.either_loop
+new_loop = loop_kit.new_loop
 
 
 def logs(records: Iterable[Record]) -> list[str]:
@@ -195,12 +185,7 @@ async def test_with_room_a_call_is_over_at_once_however_it_is_awaited() -> None:
     assert len(set(logs(sink.records))) == 14
 
 
-@pytest.mark.parametrize(
-    "new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
-)
-def test_who_waits_on_another_loop_is_woken(
-    small: Make, new_loop: Callable[[], asyncio.AbstractEventLoop]
-) -> None:
+def test_who_waits_on_another_loop_is_woken(small: Make, new_loop: NewLoop) -> None:
     trace, sink = small(BLOCKED)
     with trace:  # at home on the loop thread
         until(sink.waiting.is_set)

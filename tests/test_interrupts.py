@@ -7,13 +7,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+import loop_kit
 import pytest
-import uvloop
+from loop_kit import NewLoop
 
 import asynctrace
 from asynctrace import Kind, Record, Trace
@@ -24,12 +25,12 @@ PROGRAM = Path(__file__).parent / "programs" / "interrupts.py"
 ROOT = Path(__file__).parents[1]
 NAMES = [f"m{i}" for i in range(1000)]
 
-NewLoop = Callable[[], asyncio.AbstractEventLoop]
+new_loop = loop_kit.new_loop
 
 
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
-    loop = request.param()
+@pytest.fixture
+def loop(new_loop: NewLoop) -> Iterator[asyncio.AbstractEventLoop]:
+    loop = new_loop()
     yield loop
     loop.close()
     asynctrace.shutdown()

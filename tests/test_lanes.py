@@ -31,11 +31,6 @@ from asynctrace.sinks.memory import MemorySink
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def names(count: int, first: int = 0) -> list[str]:
     return [f"m{i}" for i in range(first, first + count)]
 

@@ -5,48 +5,29 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
+import loop_kit
 import pytest
-import uvloop
 from lane_kit import QUICK, GateSink, ScriptedSink, auntil, check_marks, until
+from loop_kit import NewLoop
 
 import asynctrace
 from asynctrace import ClosedError, Kind, Pipeline, Trace
-from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.sinks.memory import MemorySink
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(
-    params=[("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})], ids=["asyncio", "uvloop"]
-)
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def new_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
-    return request.param  # type: ignore[no-any-return]
-
-
-@pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    """Every cause is said anew in each test, and no pipeline outlives its test."""
-    diagnostics._last.clear()
-    yield
-    asynctrace.shutdown()
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left")]
+anyio_backend = loop_kit.either_loop
+new_loop = loop_kit.new_loop
 
 
 def logs(sink: MemorySink) -> list[str]:
     return [record.message for record in sink.records if record.kind is Kind.LOG]
 
 
-def run(main: Awaitable[object], new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def run(main: Awaitable[object], new_loop: NewLoop) -> None:
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(main)  # type: ignore[arg-type]
 
@@ -191,7 +172,7 @@ async def test_six_threads_of_the_default_executor_flush_at_once(tmp_path: Path)
         assert all(lane.pending == 0 for lane in trace.pipeline.stats().lanes)
 
 
-def test_aflush_and_aclose_from_another_loop(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_aflush_and_aclose_from_another_loop(new_loop: NewLoop) -> None:
     sink = ScriptedSink()
     home_up, other_done = threading.Event(), threading.Event()
     traces: list[Trace] = []
@@ -223,9 +204,7 @@ def test_aflush_and_aclose_from_another_loop(new_loop: Callable[[], asyncio.Abst
 
 
 @pytest.mark.parametrize("waits_for", ["aflush", "aclose"])
-def test_a_home_that_ends_releases_who_waits_on_another_loop(
-    new_loop: Callable[[], asyncio.AbstractEventLoop], waits_for: str
-) -> None:
+def test_a_home_that_ends_releases_who_waits_on_another_loop(new_loop: NewLoop, waits_for: str) -> None:
     sink = GateSink()
     home_up, end_home, waiting = threading.Event(), threading.Event(), threading.Event()
     traces: list[Trace] = []
@@ -312,9 +291,7 @@ async def test_closing_twice_at_once_closes_once() -> None:
     assert sink.closed == 1
 
 
-def test_a_loop_that_is_closed_under_us_gives_its_records_to_the_next_home(
-    new_loop: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
+def test_a_loop_that_is_closed_under_us_gives_its_records_to_the_next_home(new_loop: NewLoop) -> None:
     sink = MemorySink()
     loop = new_loop()
     trace = Trace("r", sinks=[sink])
@@ -327,9 +304,7 @@ def test_a_loop_that_is_closed_under_us_gives_its_records_to_the_next_home(
     assert trace.pipeline.stats().balanced
 
 
-def test_closing_a_bare_loop_does_not_run_the_users_tasks_again(
-    new_loop: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
+def test_closing_a_bare_loop_does_not_run_the_users_tasks_again(new_loop: NewLoop) -> None:
     sink = MemorySink()
     steps = 0
 
@@ -355,9 +330,7 @@ def test_closing_a_bare_loop_does_not_run_the_users_tasks_again(
     task.get_coro().close()  # type: ignore[union-attr]
 
 
-def test_a_new_loop_for_every_test_as_pytest_plugins_make_them(
-    new_loop: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
+def test_a_new_loop_for_every_test_as_pytest_plugins_make_them(new_loop: NewLoop) -> None:
     sink = MemorySink()
     asynctrace.configure(sink)
     shared = asynctrace.get_trace("shared")
@@ -381,7 +354,7 @@ def test_a_new_loop_for_every_test_as_pytest_plugins_make_them(
     assert sorted(logs(sink)) == sorted(f"{whose} {i}" for whose in ("shared", "own") for i in range(10))
 
 
-def test_a_pipeline_lives_on_after_its_loop(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_a_pipeline_lives_on_after_its_loop(new_loop: NewLoop) -> None:
     sink = MemorySink()
     trace = Trace("r", sinks=[sink])
 
@@ -415,9 +388,7 @@ class AtHome(ScriptedSink):
         await super().write(batch)
 
 
-def test_the_end_of_a_loop_waits_for_tasks_that_log_in_their_finally(
-    new_loop: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
+def test_the_end_of_a_loop_waits_for_tasks_that_log_in_their_finally(new_loop: NewLoop) -> None:
     sink = AtHome()
     trace = Trace("r", sinks=[(sink, QUICK)])
     siblings: list[asyncio.Task[None]] = []
@@ -442,9 +413,7 @@ def test_the_end_of_a_loop_waits_for_tasks_that_log_in_their_finally(
     trace.close()
 
 
-def test_a_closing_that_was_scheduled_ends_with_the_loop_it_runs_on(
-    new_loop: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
+def test_a_closing_that_was_scheduled_ends_with_the_loop_it_runs_on(new_loop: NewLoop) -> None:
     sink = AtHome()
 
     async def main() -> None:
@@ -541,7 +510,7 @@ async def test_nothing_is_left_behind() -> None:
 
 
 def test_a_home_that_was_left_while_it_ended_does_not_end_the_next_one(
-    new_loop: Callable[[], asyncio.AbstractEventLoop], caplog: pytest.LogCaptureFixture
+    new_loop: NewLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink = ScriptedSink()
     loop = new_loop()

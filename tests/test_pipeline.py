@@ -3,7 +3,6 @@
 import asyncio
 import random
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -28,18 +27,7 @@ from asynctrace import (
 from asynctrace.pipeline.tally import Tally
 from asynctrace.sinks.memory import MemorySink
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    yield
-    asynctrace.shutdown()
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left")]
 
 
 def put(pipeline: Pipeline, count: int) -> None:

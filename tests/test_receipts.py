@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import loop_kit
 import pytest
-import uvloop
 from lane_kit import QUICK, SPILLING, GateSink, Outcome, Remote, ScriptedSink, auntil
+from loop_kit import NewLoop
 
 import asynctrace
 from asynctrace import (
@@ -31,24 +32,13 @@ from asynctrace import (
     Trace,
     TransientSinkError,
 )
-from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.sinks.memory import MemorySink
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left")]
+anyio_backend = loop_kit.either_loop
+new_loop = loop_kit.new_loop
 
 SPILLS = replace(SPILLING, max_records=10, short=10, high_water=20)
-
-
-@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
-    return "asyncio", {"use_uvloop": request.param}
-
-
-@pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    diagnostics._last.clear()  # what was said in another test may be said again
-    yield
-    asynctrace.shutdown()
 
 
 @pytest.fixture
@@ -695,8 +685,7 @@ async def test_a_sync_receipt_around_a_run_of_this_loop_says_that_it_cannot_know
     await trace.__aexit__(None, None, None)
 
 
-@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_the_loop_is_closed_under_us(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_the_loop_is_closed_under_us(new_loop: NewLoop) -> None:
     sink = MemorySink()
     loop = new_loop()
     trace = Trace("r", sinks=[sink])

@@ -296,11 +296,6 @@ async def test_a_timer_that_was_ended_starts_nothing(caplog: pytest.LogCaptureFi
     assert chore.runs == runs
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def test_closed_pipelines_wait_for_nothing(tmp_path: Path) -> None:
     import gc
     import weakref

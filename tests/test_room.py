@@ -4,24 +4,21 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Callable, Iterator
 
+import loop_kit
 import pytest
-import uvloop
 from lane_kit import QUICK, GateSink, auntil, until
+from loop_kit import NewLoop
 
 import asynctrace
 from asynctrace import LaneOptions, Trace
 from asynctrace.pipeline.room import Room
 
+pytestmark = pytest.mark.usefixtures("nothing_left")
+new_loop = loop_kit.new_loop
+
 BLOCKED = LaneOptions(high_water=1, patience=3_600.0, retry=QUICK.retry)
 """The writer waits for this lane, however long it takes: what is emitted stays in the Intake."""
-
-
-@pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    yield
-    asynctrace.shutdown()
 
 
 # -- the line ------------------------------------------------------------------------------------------------
@@ -31,12 +28,7 @@ def full() -> Room:
     return Room(lambda: True, lambda: None)
 
 
-@pytest.mark.parametrize(
-    "new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
-)
-def test_first_come_first_served_across_loops_and_threads(
-    new_loop: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
+def test_first_come_first_served_across_loops_and_threads(new_loop: NewLoop) -> None:
     room = full()
     loops = [new_loop() for _ in range(3)]
     threads = [threading.Thread(target=loop.run_forever) for loop in loops]

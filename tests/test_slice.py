@@ -43,11 +43,6 @@ FIELDS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def place(run: Run, name: str, span_id: int, parent: SpanContext | None) -> SpanContext:
     made = SpanContext()
     made.run, made.name, made.span_id, made.parent = run, name, span_id, parent

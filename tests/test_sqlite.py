@@ -34,11 +34,6 @@ SCRIPT_SECONDS = 50
 MARK = Mark(producer="p", first=0, last=9, admitted=7, filtered=2, dropped=1)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def all_records(path: Path) -> list[Record]:
     reader = SQLiteReader(path)
     runs = [run async for run in reader.runs()]

@@ -34,11 +34,6 @@ SECOND = 1_000_000_000
 HOUR = 3600 * SECOND
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def store(path: Path, *batches: Batch) -> None:
     sink = SQLiteSink(path)
     await sink.open()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import loop_kit
 import pytest
 from lane_kit import SPILLING, GatedRemote, Remote, ScriptedSink, auntil
 
@@ -26,11 +27,7 @@ from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.spool_page import look
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
-    return "asyncio", {"use_uvloop": request.param}
+anyio_backend = loop_kit.either_loop
 
 
 @pytest.fixture
