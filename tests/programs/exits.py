@@ -585,11 +585,24 @@ def emit(trace, count=2_000):
         trace.info(f"m{i}")
 
 
+def end_by_sigterm():
+    """The signal, or who handles it, ends the program."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+
+async def emit_and_end_by_sigterm():
+    """The same in a run on a loop, which goes on."""
+    async with asynctrace.Trace("r", sinks=[store]) as trace:
+        emit(trace)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(60)
+
+
 def sigterm_script():
     asynctrace.configure(store, handle_sigterm=True)
     emit(asynctrace.get_trace("r"))
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(60)
+    end_by_sigterm()
 
 
 def sigterm_at_rest():
@@ -603,20 +616,12 @@ def sigterm_at_rest():
 def sigterm_by_environment():
     os.environ["ASYNCTRACE_HANDLE_SIGTERM"] = "true"
     emit(asynctrace.Trace("r", sinks=[store]))
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(60)
+    end_by_sigterm()
 
 
 def sigterm_in_loop():
     asynctrace.configure(handle_sigterm=True)
-
-    async def main():
-        async with asynctrace.Trace("r", sinks=[store]) as trace:
-            emit(trace)
-            os.kill(os.getpid(), signal.SIGTERM)
-            await asyncio.sleep(60)
-
-    run(main())
+    run(emit_and_end_by_sigterm())
 
 
 def sigterm_stuck_loop():
@@ -668,8 +673,7 @@ def sigterm_users_handler():
     asynctrace.configure(store, handle_sigterm=True)
     trace = asynctrace.get_trace("r")
     emit(trace)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(60)
+    end_by_sigterm()
 
 
 def sigterm_users_handler_in_loop():
@@ -678,14 +682,7 @@ def sigterm_users_handler_in_loop():
 
     signal.signal(signal.SIGTERM, handler)
     asynctrace.configure(handle_sigterm=True)
-
-    async def main():
-        async with asynctrace.Trace("r", sinks=[store]) as trace:
-            emit(trace)
-            os.kill(os.getpid(), signal.SIGTERM)
-            await asyncio.sleep(60)
-
-    run(main())
+    run(emit_and_end_by_sigterm())
 
 
 def sigterm_goes_on():
@@ -709,8 +706,7 @@ def sigterm_unhandled_by_us():
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(7))
     asynctrace.configure(store)
     emit(asynctrace.get_trace("r"))
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(60)
+    end_by_sigterm()
 
 
 def sigterm_ignored():
@@ -742,8 +738,7 @@ def sigterm_other_thread():
 def sigterm_hung():
     asynctrace.configure(store, Hung(), handle_sigterm=True, close_timeout=0.5)
     asynctrace.get_trace("r").info("m")
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(60)
+    end_by_sigterm()
 
 
 def sigterm_twice():
