@@ -1,8 +1,10 @@
 """The contract of sinks, on a directory and on a file of JSON lines."""
 
-import resource
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from disk_kit import files_up_to
+from store_kit import all_records
 
 from asynctrace.core.record import Record
 from asynctrace.sinks.file import FileReader, FileSink
@@ -10,28 +12,11 @@ from asynctrace.sinks.jsonl import JsonLinesReader, JsonLinesSink
 from asynctrace.testing import SinkContract
 
 
-@contextmanager
-def no_file_grows() -> Iterator[None]:
-    """The kernel's own limit on the size of files: writes stop short and then fail."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-async def all_records(reader: FileReader | JsonLinesReader) -> list[Record]:
-    try:
-        runs = [run async for run in reader.runs()]
-        return [record for run in reversed(runs) async for record in reader.records(run.run_id)]
-    finally:
-        await reader.aclose()
-
-
 class TestDirectory(SinkContract):
     no_poison = "a file takes every line"
-    outage = staticmethod(no_file_grows)
+
+    def outage(self) -> AbstractContextManager[None]:
+        return files_up_to(100)
 
     def make_sink(self) -> FileSink:
         return FileSink(self.place / "logs")
@@ -46,7 +31,9 @@ class TestDirectory(SinkContract):
 
 class TestJsonLines(SinkContract):
     no_poison = "a file takes every line"
-    outage = staticmethod(no_file_grows)
+
+    def outage(self) -> AbstractContextManager[None]:
+        return files_up_to(100)
 
     def make_sink(self) -> JsonLinesSink:
         return JsonLinesSink(self.place / "logs" / "traces.jsonl")

@@ -1,27 +1,19 @@
 """The contract of sinks, on SQLite."""
 
-import resource
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from disk_kit import files_up_to
+from store_kit import all_records
 
 from asynctrace.core.record import Record
 from asynctrace.sinks.sqlite import SQLiteReader, SQLiteSink
 from asynctrace.testing import SinkContract, make_record
 
 
-@contextmanager
-def no_file_grows() -> Iterator[None]:
-    """The kernel's own limit on the size of files: SQLite sees a full disk or an input/output error."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 class TestSQLite(SinkContract):
-    outage = staticmethod(no_file_grows)
+    def outage(self) -> AbstractContextManager[None]:
+        return files_up_to(100)
 
     def make_sink(self) -> SQLiteSink:
         return SQLiteSink(self.place / "traces.db")
@@ -34,9 +26,4 @@ class TestSQLite(SinkContract):
         return make_record(1, "\ud800")  # no codec lets it through; SQLite cannot bind it
 
     async def read_back(self) -> Sequence[Record]:
-        reader = SQLiteReader(self.place / "traces.db")
-        try:
-            runs = [run async for run in reader.runs()]
-            return [record for run in reversed(runs) async for record in reader.records(run.run_id)]
-        finally:
-            await reader.aclose()
+        return await all_records(SQLiteReader(self.place / "traces.db"))

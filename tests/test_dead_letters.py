@@ -1,10 +1,9 @@
 """Dead letters: kept with the reason, capped, listed, replayed, purged."""
 
-import resource
-import signal
 from pathlib import Path
 
 import pytest
+from disk_kit import files_up_to
 
 from asynctrace.pipeline.dead_letters import DeadLetters
 from asynctrace.pipeline.spool import Adopted, Spool
@@ -82,15 +81,8 @@ def test_half_a_line_of_a_killed_process_spoils_no_neighbour(tmp_path: Path) -> 
 def test_a_full_disk_keeps_what_was_there_whole(tmp_path: Path) -> None:
     letters = DeadLetters(tmp_path)
     letters.add(make_batch(1).records, lane="a", sink="b", reason="c")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (letters.size + 100, before[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            letters.add(make_batch(1, first=1).records, lane="a", sink="b", reason="c")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+    with files_up_to(letters.size + 100), pytest.raises(OSError, match="File too large"):
+        letters.add(make_batch(1, first=1).records, lane="a", sink="b", reason="c")
     letters.add(make_batch(1, first=2).records, lane="a", sink="b", reason="c")
     assert [letter.to_record().seq for letter in letters] == [0, 2]
 

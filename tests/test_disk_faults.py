@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from cli_kit import clean_environment
-from disk_kit import STRACE, SmallDisk, needs_mount, needs_strace, open_to_all, small_disk
+from disk_kit import STRACE, SmallDisk, files_up_to, needs_mount, needs_strace, open_to_all, small_disk
 from lane_kit import SPILLING, GatedRemote, Remote, auntil
 
 import asynctrace
@@ -259,23 +259,13 @@ async def test_dev_full(tmp_path: Path, elsewhere: Path, caplog: pytest.LogCaptu
 
 
 async def test_a_file_that_may_not_grow(tmp_path: Path, store: str, caplog: pytest.LogCaptureFixture) -> None:
-    import resource
-    import signal
-
     url = store.format(tmp_path)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        async with Trace("run", sinks=[url]) as trace:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    async with Trace("run", sinks=[url]) as trace:
+        with files_up_to(200_000):
             log(trace, 0, 2_000)
             await auntil(lambda: page(trace.pipeline).failed >= 3)
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-            await trace.aflush(20)
-            pipeline = trace.pipeline
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+        await trace.aflush(20)
+        pipeline = trace.pipeline
     assert (page(pipeline).delivered, page(pipeline).lost) == (2_002, 0)
     assert numbers(url) == list(range(2_000))
     assert len(said(caplog, ": write failed")) == 1

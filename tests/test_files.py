@@ -8,11 +8,13 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from disk_kit import files_up_to
+from store_kit import listed, written
 
 from asynctrace.core.batch import Batch, Mark
 from asynctrace.core.exceptions import ExceptionInfo
@@ -29,22 +31,6 @@ from asynctrace.testing.records import START_NS, STEP_NS
 T = TypeVar("T")
 Reader = FileReader | JsonLinesReader
 Sink = FileSink | JsonLinesSink
-
-
-async def listed(items: AsyncIterator[T]) -> list[T]:
-    return [item async for item in items]
-
-
-def written(sink: Sink, *batches: Batch) -> None:
-    async def main() -> None:
-        await sink.open()
-        try:
-            for batch in batches:
-                await sink.write(batch)
-        finally:
-            await sink.aclose()
-
-    asyncio.run(main())
 
 
 def runs(reader: Reader, query: Query | None = None) -> list[RunSummary]:
@@ -315,14 +301,9 @@ class TestFaults:
 
         async def main() -> None:
             await sink.open()
-            soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
             for limit in (1_000, 30_000):  # each tears a line somewhere
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-                try:
-                    with pytest.raises(TransientSinkError, match="File too large"):
-                        await sink.write(batch)
-                finally:
-                    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+                with files_up_to(limit), pytest.raises(TransientSinkError, match="File too large"):
+                    await sink.write(batch)
             await sink.write(batch)
             await sink.aclose()
 

@@ -16,31 +16,19 @@ import pytest
 from cli_kit import SECONDS, Running, clean_environment
 from disk_kit import open_to_all
 from lane_kit import until
+from store_kit import written
 
 from asynctrace import ConfigurationError, Trace, Verdict, find_trace, find_traces, verify
 from asynctrace.core.batch import Batch
 from asynctrace.sinks._rewriting import Rewriting
 from asynctrace.sinks._rotation import Rotation, next_name, rotated
 from asynctrace.sinks._tidying import left_behind
-from asynctrace.sinks.file import FileSink
 from asynctrace.sinks.jsonl import JsonLinesReader, JsonLinesSink
 from asynctrace.testing import make_batch, make_context, make_record
 from asynctrace.testing.records import START_NS, STEP_NS
 
 DAY = 86_400
 LINES, FOLDERS = "file:{}/t.jsonl", "file:{}/logs"
-
-
-def written(sink: JsonLinesSink | FileSink, *batches: Batch) -> None:
-    async def main() -> None:
-        await sink.open()
-        try:
-            for batch in batches:
-                await sink.write(batch)
-        finally:
-            await sink.aclose()
-
-    asyncio.run(main())
 
 
 def numbers(path: Path, run_id: str = "run-1") -> list[int]:

@@ -1,14 +1,12 @@
 """Segments: whatever happens to the files, what is whole comes back in order and the rest is counted."""
 
-import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from disk_kit import files_up_to
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -205,23 +203,10 @@ def test_fsync_is_done_as_often_as_asked(tmp_path: Path, monkeypatch: pytest.Mon
     assert synced == []
 
 
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """The disk takes no more than that in one file: EFBIG, as ENOSPC after a part was written."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
 def test_a_full_disk_takes_all_of_a_call_or_nothing(tmp_path: Path) -> None:
     segments = opened(tmp_path)
     segments.append([(True, b"a" * 100)])
-    with file_size_limit(200), pytest.raises(OSError, match="File too large"):
+    with files_up_to(200), pytest.raises(OSError, match="File too large"):
         segments.append([(True, b"b" * 50), (True, b"c" * 50)])
     segments.append([(True, b"d")])
 
@@ -236,7 +221,7 @@ def test_a_full_disk_takes_all_of_a_call_or_nothing(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_full_from_the_start_is_not_littered(tmp_path: Path) -> None:
     segments = opened(tmp_path)
-    with file_size_limit(0), pytest.raises(OSError, match="File too large"):
+    with files_up_to(0), pytest.raises(OSError, match="File too large"):
         segments.append([(True, b"b")])
     assert list(tmp_path.iterdir()) == []
     segments.append([(True, b"c")])

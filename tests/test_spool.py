@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from disk_kit import files_up_to
 
 from asynctrace.core.batch import Batch, Mark
 from asynctrace.core.encoding import json_line
@@ -376,18 +377,6 @@ def test_a_claim_says_who_holds_a_directory(tmp_path: Path) -> None:
 
 
 @contextmanager
-def no_file_may_grow(beyond: int = 0) -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (beyond, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
-@contextmanager
 def free_descriptors(count: int) -> Iterator[None]:
     taken: list[int] = []
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -428,9 +417,9 @@ def test_when_the_first_place_refuses_the_second_takes_it_and_order_holds(tmp_pa
 
 def test_what_no_place_takes_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     spool = spool_at(tmp_path / "first", elsewhere=[tmp_path / "second"])
-    with no_file_may_grow(), pytest.raises(OSError, match="File too large"):
+    with files_up_to(0), pytest.raises(OSError, match="File too large"):
         spool.append(make_batch(5))
-    with no_file_may_grow(), pytest.raises(OSError, match="File too large"):
+    with files_up_to(0), pytest.raises(OSError, match="File too large"):
         spool.put_first([make_batch(5)])
     assert not list(tmp_path.rglob("*.seg"))
     assert spool.held == 0
@@ -443,7 +432,7 @@ def test_what_cannot_be_noted_does_not_stop_the_reading(tmp_path: Path) -> None:
     spool.append(make_batch(20))
     shown: list[Record] = []
     (noted,) = tmp_path.rglob("acknowledged")
-    with no_file_may_grow(beyond=32):
+    with files_up_to(32):
         while (reading := spool.read(7)).position is not None:
             shown += reading.batch
             spool.acknowledge(reading.position)  # its room was taken in advance

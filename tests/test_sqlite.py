@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from store_kit import all_records, write
 
 from asynctrace.core.batch import Batch, Mark
 from asynctrace.core.exceptions import ExceptionInfo
 from asynctrace.core.process import ProcessInfo
-from asynctrace.core.record import Kind, Record, Usage
+from asynctrace.core.record import Kind, Usage
 from asynctrace.errors import (
     ConfigurationError,
     PartialWriteError,
@@ -32,22 +33,6 @@ pytestmark = pytest.mark.anyio
 
 SCRIPT_SECONDS = 50
 MARK = Mark(producer="p", first=0, last=9, admitted=7, filtered=2, dropped=1)
-
-
-async def all_records(path: Path) -> list[Record]:
-    reader = SQLiteReader(path)
-    runs = [run async for run in reader.runs()]
-    return [record for run in reversed(runs) async for record in reader.records(run.run_id)]
-
-
-async def store(path: Path, *batches: Batch) -> None:
-    sink = SQLiteSink(path)
-    await sink.open()
-    try:
-        for batch in batches:
-            await sink.write(batch)
-    finally:
-        await sink.aclose()
 
 
 def select(path: Path, statement: str) -> list[tuple[Any, ...]]:
@@ -72,7 +57,7 @@ async def test_every_size_of_batch_is_stored_in_order(tmp_path: Path, size: int)
     path = tmp_path / "t.db"
     batch = make_batch(size)
 
-    await store(path, batch)
+    await write(SQLiteSink(path), batch)
 
     assert select(path, "SELECT seq, message FROM traces ORDER BY id") == [(r.seq, r.message) for r in batch]
 
@@ -87,9 +72,9 @@ async def test_columns_come_into_use_in_the_middle_of_a_batch(tmp_path: Path) ->
         *(make_record(n) for n in range(403, 700)),
     ]
 
-    await store(path, Batch(plain + rich), make_batch(5, first=700))
+    await write(SQLiteSink(path), Batch(plain + rich), make_batch(5, first=700))
 
-    found = await all_records(path)
+    found = await all_records(SQLiteReader(path))
     expected = [*plain, *rich, *make_batch(5, first=700)]
     assert [record.to_dict() for record in found] == [record.to_dict() for record in expected]
 
@@ -102,7 +87,7 @@ async def test_records_of_several_processes_in_one_batch_keep_their_own(tmp_path
         for n in range(30)
     ]
 
-    await store(path, Batch(records))
+    await write(SQLiteSink(path), Batch(records))
 
     found = select(path, "SELECT producer, process, hostname FROM traces ORDER BY datetime")
     assert found == [(f"p{n % 3}", n % 3 + 1, f"host-{n % 3 + 1}") for n in range(30)]
@@ -112,7 +97,7 @@ async def test_starts_and_ends_are_not_among_the_log_records(tmp_path: Path) -> 
     path = tmp_path / "t.db"
     records = [make_record(n, kind=kind, task="Task-1") for n, kind in enumerate(Kind)]
 
-    await store(path, Batch(records))
+    await write(SQLiteSink(path), Batch(records))
 
     assert select(path, "SELECT seq FROM traces") == [(Kind.LOG,)]
     assert select(path, "SELECT kind, task FROM trace_events ORDER BY seq") == [
@@ -123,7 +108,7 @@ async def test_starts_and_ends_are_not_among_the_log_records(tmp_path: Path) -> 
 async def test_marks_are_kept_once(tmp_path: Path) -> None:
     path = tmp_path / "t.db"
 
-    await store(path, Batch([make_record()], [MARK]), Batch([], [MARK]))
+    await write(SQLiteSink(path), Batch([make_record()], [MARK]), Batch([], [MARK]))
 
     assert [mark async for mark in SQLiteReader(path).marks()] == [MARK]
 
@@ -138,7 +123,7 @@ async def test_rejections_name_their_places_in_the_batch(tmp_path: Path) -> None
     records[599] = make_record(599, level=45)  # type: ignore[arg-type]
 
     with pytest.raises(PartialWriteError) as caught:
-        await store(path, Batch(records, [MARK]))
+        await write(SQLiteSink(path), Batch(records, [MARK]))
 
     bad = [3, 290, 291, 500, 599]
     assert [rejection.index for rejection in caught.value.rejections] == bad
@@ -150,7 +135,7 @@ async def test_created_at_is_the_moment_of_the_record(tmp_path: Path) -> None:
     path = tmp_path / "t.db"
     late_first = Batch([make_record(2), make_record(0), make_record(1)])
 
-    await store(path, late_first)
+    await write(SQLiteSink(path), late_first)
 
     assert select(path, "SELECT seq FROM traces ORDER BY created_at") == [(0,), (1,), (2,)]
     assert select(path, "SELECT DISTINCT datetime = created_at FROM traces") == [(1,)]
@@ -162,7 +147,7 @@ async def test_created_at_is_the_moment_of_the_record(tmp_path: Path) -> None:
 async def test_settings_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "new" / "directories" / "t.db"
 
-    await store(path)
+    await write(SQLiteSink(path))
 
     assert select(path, "PRAGMA journal_mode") == [("wal",)]
     assert os.listdir(path.parent) == ["t.db"]
@@ -170,10 +155,10 @@ async def test_settings_of_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a b.db", "50%?#&=x.db", "file:t.db", "größe.db", "'\";--.db"])
 async def test_any_file_name(tmp_path: Path, name: str) -> None:
-    await store(tmp_path / name, make_batch(2))
+    await write(SQLiteSink(tmp_path / name), make_batch(2))
 
     assert os.listdir(tmp_path) == [name]
-    assert len(await all_records(tmp_path / name)) == 2
+    assert len(await all_records(SQLiteReader(tmp_path / name))) == 2
 
 
 @pytest.mark.parametrize(
@@ -211,7 +196,7 @@ async def test_a_locked_file_is_transient(tmp_path: Path) -> None:
     await sink.write(make_batch(3))
     await sink.aclose()
 
-    assert len(await all_records(path)) == 3
+    assert len(await all_records(SQLiteReader(path))) == 3
 
 
 async def test_a_table_that_is_gone_is_permanent(tmp_path: Path) -> None:
@@ -291,7 +276,7 @@ async def test_a_file_that_was_removed_is_made_anew(tmp_path: Path, monkeypatch:
     await sink.write(make_batch(2, first=3))
     await sink.aclose()
 
-    assert [record.seq for record in await all_records(path)] == [3, 4]
+    assert [record.seq for record in await all_records(SQLiteReader(path))] == [3, 4]
 
 
 async def test_writing_before_open_raises(tmp_path: Path) -> None:
@@ -323,7 +308,7 @@ def test_a_write_that_is_cancelled_while_locked_does_not_hold_the_loop(tmp_path:
 
     asyncio.run(main())
 
-    assert {4, 3} <= {record.seq for record in asyncio.run(all_records(path))}
+    assert {4, 3} <= {record.seq for record in asyncio.run(all_records(SQLiteReader(path)))}
 
 
 LEFT_OPEN = """
@@ -449,7 +434,7 @@ def test_eight_processes_open_one_fresh_file_at_once(tmp_path: Path) -> None:
 
 async def test_a_table_made_by_another_tool_is_completed_in_place(tmp_path: Path) -> None:
     path = tmp_path / "t.db"
-    await store(path)
+    await write(SQLiteSink(path))
     with closing(sqlite3.connect(path)) as other:
         for name in ("producer_seq", *("run_id", "parent_run_id", "datetime", "level")):
             other.execute(f"DROP INDEX idx_traces_{name}")
@@ -461,7 +446,7 @@ async def test_a_table_made_by_another_tool_is_completed_in_place(tmp_path: Path
         )
         other.commit()
 
-    await store(path, make_batch(2))
+    await write(SQLiteSink(path), make_batch(2))
 
     assert select(path, "SELECT message FROM traces ORDER BY datetime") == [
         ("from before",),

@@ -6,7 +6,6 @@ import platform
 import sqlite3
 import subprocess
 import time
-from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from store_kit import listed, write
 
 from asynctrace.core.batch import Batch
 from asynctrace.core.level import LABELS, Level
@@ -32,20 +32,6 @@ pytestmark = pytest.mark.anyio
 T = TypeVar("T")
 SECOND = 1_000_000_000
 HOUR = 3600 * SECOND
-
-
-async def store(path: Path, *batches: Batch) -> None:
-    sink = SQLiteSink(path)
-    await sink.open()
-    try:
-        for batch in batches:
-            await sink.write(batch)
-    finally:
-        await sink.aclose()
-
-
-async def listed(items: AsyncIterator[T]) -> list[T]:
-    return [item async for item in items]
 
 
 # ---- the statements of the documents, as they stand there
@@ -76,7 +62,7 @@ def documented(tmp_path_factory: pytest.TempPathFactory) -> Path:
         record(first, now - HOUR + 4000, Level.ERROR, "run ended", Kind.RUN_END),
     ]
     # One batch, newest first: neither the order nor the time of the insert may show.
-    asyncio.run(store(path, Batch(records[::-1])))
+    asyncio.run(write(SQLiteSink(path), Batch(records[::-1])))
     return path
 
 
@@ -274,7 +260,7 @@ def test_sql_admits_what_the_query_admits(
 
 
 async def _compare(path: Path, records: list[Record], queries: list[Query]) -> None:
-    await store(path, Batch(records))
+    await write(SQLiteSink(path), Batch(records))
     reader = SQLiteReader(path)
     runs = {run.run_id: await listed(reader.records(run.run_id)) for run in await listed(reader.runs())}
     assert sorted(r.seq for found in runs.values() for r in found) == [r.seq for r in records]
@@ -293,8 +279,8 @@ async def test_a_summary_is_what_the_records_tell(tmp_path: Path) -> None:
     path = tmp_path / "t.db"
     named = make_context("a", name="first", parent_run_id="parent")
     retry = make_context("a", name="second", attempt="attempt-2")
-    await store(
-        path,
+    await write(
+        SQLiteSink(path),
         make_run(context=named, status=Status.ERROR),
         make_run("b", first=10, status=Status.CANCELLED),
         make_run(context=retry, first=20, logs=1, status=Status.OK),
@@ -318,7 +304,7 @@ async def test_a_summary_is_what_the_records_tell(tmp_path: Path) -> None:
 
 async def test_an_iteration_may_be_left(tmp_path: Path) -> None:
     path = tmp_path / "t.db"
-    await store(path, make_batch(1000))
+    await write(SQLiteSink(path), make_batch(1000))
 
     reader = SQLiteReader(path)
     records = reader.records("run-1")
@@ -342,7 +328,7 @@ def _process(pid: int, **changes: Any) -> ProcessInfo:
 
 
 async def _status(path: Path, process: ProcessInfo) -> Status:
-    await store(path, make_run(context=make_context(process=process), status=None))
+    await write(SQLiteSink(path), make_run(context=make_context(process=process), status=None))
     (run,) = await listed(SQLiteReader(path).runs())
     return run.status
 
@@ -374,8 +360,8 @@ def test_a_run_of_a_process_that_has_ended(tmp_path: Path) -> None:
 
 async def test_prune_removes_whole_runs(tmp_path: Path) -> None:
     path = tmp_path / "t.db"
-    await store(
-        path,
+    await write(
+        SQLiteSink(path),
         make_run("old", logs=3),
         make_batch(1, first=10, run_id="only-logs"),
         make_batch(1, first=11, run_id="both"),
@@ -393,7 +379,7 @@ async def test_prune_removes_whole_runs(tmp_path: Path) -> None:
 
 async def test_prune_takes_runs_of_any_length(tmp_path: Path) -> None:
     path = tmp_path / "t.db"
-    await store(path, make_batch(11_000), make_batch(1, first=11_000, run_id="new"))
+    await write(SQLiteSink(path), make_batch(11_000), make_batch(1, first=11_000, run_id="new"))
 
     assert await SQLiteReader(path).prune(make_record(11_000).time_ns) == 11_000
     assert [run.run_id for run in await listed(SQLiteReader(path).runs())] == ["new"]
@@ -401,7 +387,7 @@ async def test_prune_takes_runs_of_any_length(tmp_path: Path) -> None:
 
 async def test_maintenance_gives_room_back(tmp_path: Path) -> None:
     path = tmp_path / "t.db"
-    await store(path, make_batch(5000), make_batch(1, first=5000, run_id="new"))
+    await write(SQLiteSink(path), make_batch(5000), make_batch(1, first=5000, run_id="new"))
     reader = SQLiteReader(path)
     await reader.prune(make_record(5000).time_ns)
     ((before,),) = select(path, "PRAGMA page_count")

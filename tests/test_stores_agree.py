@@ -1,11 +1,11 @@
 """One workload in every local store: the same question gets the same answer."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from store_kit import listed
 
 from asynctrace.core.batch import Batch
 from asynctrace.core.exceptions import ExceptionInfo
@@ -87,10 +87,6 @@ QUERIES = {
     "no room": Query(limit=0),
     "limit and text": Query(text="e", limit=3),
 }
-
-
-async def listed(items: AsyncIterator[T]) -> list[T]:
-    return [item async for item in items]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import loop_kit
 import pytest
+from disk_kit import files_up_to
 from lane_kit import SPILLING, GatedRemote, Remote, ScriptedSink, auntil
 
 import asynctrace
@@ -325,14 +326,8 @@ def test_killed_while_replaying_nothing_is_lost_and_at_most_a_batch_comes_twice(
 async def test_a_disk_that_is_full_loses_nothing_that_fits_elsewhere(
     state: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import resource
-    import signal
-
     sink = GatedRemote()
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))  # no file, so no segment, gets longer
-    try:
+    with files_up_to(30_000):
         async with Trace("run", sinks=[(sink, SPILLING)]) as trace:
             pipeline = trace.pipeline
             for number in range(3_000):
@@ -340,9 +335,6 @@ async def test_a_disk_that_is_full_loses_nothing_that_fits_elsewhere(
             await auntil(lambda: "the spool takes nothing" in caplog.text)
             sink.gate.set()
             await trace.aflush()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
     assert sink.messages == texts(3_000)
     assert page(pipeline).lost == 0
 
