@@ -21,7 +21,7 @@ from asynctrace.core.redaction import Redactor
 from asynctrace.errors import ClosedError, ConfigurationError
 from asynctrace.pipeline import sigterm
 from asynctrace.pipeline.diagnostics import diagnostics
-from asynctrace.pipeline.journal import Durability
+from asynctrace.pipeline.durability import Durability
 from asynctrace.pipeline.ledger import PipelineStats
 from asynctrace.pipeline.options import LOCAL, REMOTE, LaneOptions
 from asynctrace.pipeline.pipeline import Pipeline, Recovers

@@ -17,7 +17,7 @@ from asynctrace.core.level import Level
 from asynctrace.core.record import NumberedRecord
 from asynctrace.emitter import Emitter, caller
 from asynctrace.handles import Awaited, methods, quiet, variant
-from asynctrace.pipeline.journal import Durability
+from asynctrace.pipeline.durability import Durability
 from asynctrace.pipeline.journal_entries import MARK, RECORD
 from asynctrace.pipeline.journaled_intake import JournaledIntake
 from asynctrace.pipeline.screen import PLAIN

@@ -16,7 +16,7 @@ from asynctrace.core.level import Level
 from asynctrace.core.redaction import Mode, Redactor
 from asynctrace.errors import ConfigurationError
 from asynctrace.pipeline.diagnostics import diagnostics
-from asynctrace.pipeline.journal import DURABILITIES, Durability
+from asynctrace.pipeline.durability import DURABILITIES, Durability
 from asynctrace.pipeline.options import LaneOptions
 from asynctrace.ports import AnySink
 from asynctrace.sinks import registry

@@ -26,8 +26,8 @@ from asynctrace.emitter import Emitter, caller, recording
 from asynctrace.errors import ClosedError, ConfigurationError, DeliveryError, LaneFailure
 from asynctrace.outlet import OFF, LongWay, Nowhere, Outlet
 from asynctrace.pipeline.awaited import Place
+from asynctrace.pipeline.durability import DURABILITIES, Durability
 from asynctrace.pipeline.intake import Intake
-from asynctrace.pipeline.journal import DURABILITIES, Durability
 from asynctrace.pipeline.pipeline import Pipeline
 from asynctrace.pipeline.process import this_process
 from asynctrace.pipeline.report import FlushReport

@@ -7,18 +7,13 @@ number that was given out before the next one was begun is safe in all lanes.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from time import sleep, time_ns
 from types import CodeType
-from typing import Literal, get_args
-
-import msgspec
 
 from asynctrace.core import codec
 from asynctrace.core.clock import SYSTEM_CLOCK, Clock
@@ -26,8 +21,9 @@ from asynctrace.core.context import SpanContext, span_of
 from asynctrace.core.redaction import Redactor
 from asynctrace.core.run import RunContext
 from asynctrace.core.site import SiteCache
-from asynctrace.pipeline.claim import Claim, exclusively
 from asynctrace.pipeline.diagnostics import diagnostics
+from asynctrace.pipeline.durability import Durability
+from asynctrace.pipeline.journal_directory import JournalDirectory
 from asynctrace.pipeline.journal_entries import (
     MARK,
     ContextEntry,
@@ -38,28 +34,16 @@ from asynctrace.pipeline.journal_entries import (
     pack_entry,
     seal,
 )
-from asynctrace.pipeline.journal_segment import SUFFIX, LostSegment, NoSegment, Segment
-from asynctrace.pipeline.private import make_private, sync_directory
+from asynctrace.pipeline.journal_segment import LostSegment, NoSegment, Segment
+from asynctrace.pipeline.journal_sync import JournalSync
 from asynctrace.pipeline.state_directory import StateDirectory
 from asynctrace.worker import Worker
-
-Durability = Literal["process", "disk"]
-"""``process``: what was recorded survives the death of the process. ``disk``: ``SYNC_INTERVAL`` and an fsync later also
-that of the machine; who flushes waits for it."""
-
-DURABILITIES: tuple[str, ...] = get_args(Durability)
 
 MAX_BYTES = 64 << 20
 """Bytes of one journal: half a million records of the usual size that are not safe yet."""
 
 SEGMENT_BYTES = 4 << 20
 """Bytes of one file: what is used again at once."""
-
-SYNC_INTERVAL = 0.01
-"""Seconds between two fsyncs while records arrive: what a power failure may cost."""
-
-FACTS = "journal.json"
-"""Tells what the journal of a directory belongs to."""
 
 _NOTE_INTERVAL = 1.0
 """Seconds between two notes of how far the lanes are: what may be delivered twice to a store that knows no doubles."""
@@ -72,23 +56,6 @@ _LEAST_INTERVAL = 0.05
 
 _REST = 1.0
 """Seconds before a disk that took nothing is tried again."""
-
-_LOCK_TIMEOUT = 1.0
-"""Seconds to wait for another process that recovers."""
-
-
-class Facts(msgspec.Struct):
-    """What a journal belongs to.
-
-    Args:
-        producer: who gave its numbers.
-        lanes: keys of the lanes in the state directory; without those that keep nothing there.
-        begun: wall clock, nanoseconds.
-    """
-
-    producer: str
-    lanes: list[str]
-    begun: int
 
 
 class Journal:
@@ -125,15 +92,11 @@ class Journal:
         self.segment: Segment | NoSegment = NoSegment()
         self.interrupted = 0
         self.durability: Durability = durability
-        self._state = state
-        self._producer = producer
         self._redactor = redactor
         self._segment_bytes = min(segment_bytes, max_bytes // _LEAST_SEGMENTS)
         self._max_bytes = max_bytes
         self._clock = clock
-        self._directory: Path | None = None
-        self._claim: Claim | None = None
-        self._lanes: list[str] = []
+        self._place = JournalDirectory(state, producer, durability)
         self._lock = threading.RLock()  # re-entrant: a signal handler or a finaliser may record inside
         self._full: deque[Segment] = deque()  # oldest first
         self._spare: deque[Segment] = deque()  # zeroed
@@ -141,7 +104,8 @@ class Journal:
         self._keys = count(1)
         self._sites = SiteCache()
         self._worker = Worker("asynctrace journal")
-        self._syncer = Worker("asynctrace journal to disk")
+        self._sync = JournalSync(self._written)
+        self._sync_soon = self._sync.soon
         self._preparing = False
         self._size = 0
         self._lost = 0
@@ -149,8 +113,6 @@ class Journal:
         self._noted: dict[str, NoteEntry] = {}
         self._tended = 0.0
         self._closed = False
-        self._unsynced = False
-        self._syncing = False
 
     @property
     def unprotected(self) -> int:
@@ -161,7 +123,7 @@ class Journal:
     @property
     def directory(self) -> Path | None:
         """Where it is; None before the first record, or when nothing can be written."""
-        return self._directory
+        return self._place.path
 
     # -- any thread ------------------------------------------------------------------------------------------
 
@@ -290,7 +252,7 @@ class Journal:
         needed = least + len(MARK) + 64  # the header
         if needed <= self._segment_bytes and self._spare:
             return self._spare.popleft()
-        if self._closed or (self._directory is None and not self._open()):
+        if self._closed or not self._place.open():
             return None
         size = max(self._segment_bytes, needed)
         if self._size + size > self._max_bytes:
@@ -302,53 +264,13 @@ class Journal:
         return self._new_segment(size)
 
     def _new_segment(self, size: int) -> Segment:
-        assert self._directory is not None
-        segment = Segment(self._directory / f"{os.urandom(8).hex()}{SUFFIX}", size)
+        segment = self._place.new_segment(size)
         self._size += size
-        if self.durability == "disk":
-            sync_directory(self._directory)
         return segment
-
-    def _open(self) -> bool:
-        places = self._state.journals()
-        for place in places:
-            try:
-                self._open_below(place)
-            except OSError as error:
-                failed = error
-            else:
-                return True
-        if places:
-            raise failed
-        self._state.complain()
-        return False
-
-    def _open_below(self, above: Path) -> None:
-        make_private(above)
-        directory = above / f"{time_ns():020d}-{os.urandom(4).hex()}"
-        with exclusively(above, _LOCK_TIMEOUT) as gained:  # nobody may recover it before it is claimed
-            if not gained:
-                raise TimeoutError(f"{above} is locked by another process")
-            directory.mkdir(mode=0o700)
-            self._claim = Claim.take(directory)
-        self._directory = directory
-        self._tell_facts()
-
-    def _tell_facts(self) -> None:
-        if self._directory is None:
-            return
-        facts = Facts(self._producer, self._lanes, int(self._directory.name.partition("-")[0]))
-        new = self._directory / f"{FACTS}.new"
-        with open(new, "wb") as file:
-            file.write(msgspec.json.encode(facts))
-            if self.durability == "disk":
-                file.flush()
-                os.fsync(file.fileno())
-        new.replace(self._directory / FACTS)
 
     def _prepare(self) -> None:
         """Have a spare segment made by another thread: that costs milliseconds."""
-        if self._preparing or self._directory is None or self._size + self._segment_bytes > self._max_bytes:
+        if self._preparing or self._place.path is None or self._size + self._segment_bytes > self._max_bytes:
             return
         self._preparing = True
         try:
@@ -379,14 +301,13 @@ class Journal:
 
     def serve(self, lanes: Sequence[str]) -> None:
         """Tell for which lanes the journal is kept."""
-        self._lanes = list(lanes)
         with self._lock, suppress(OSError):
-            self._tell_facts()
+            self._place.serve(lanes)
 
     @property
     def wants_notes(self) -> bool:
         """Whether it is time to :meth:`tend`: a segment waits to be used again, or a note is due."""
-        if self._directory is None:
+        if self._place.path is None:
             return False
         urgent = self._full or isinstance(self.segment, LostSegment)
         return self._clock.monotonic() >= self._tended + (_LEAST_INTERVAL if urgent else _NOTE_INTERVAL)
@@ -422,48 +343,16 @@ class Journal:
     def _clean(self, segment: Segment) -> None:
         self._keep_spare(segment.again())
 
-    # -- the disk --------------------------------------------------------------------------------------------
-
-    def _sync_soon(self) -> None:
-        self._unsynced = True
-        if not self._syncing:
-            self._syncing = True
-            try:
-                self._syncer.submit(self._sync)
-            except RuntimeError:  # no thread starts any more
-                self._syncing = False
-                self._sync_now()
-
-    def _sync(self) -> None:
-        """In a thread of its own, as long as there is something: all that came meanwhile goes with one fsync."""
-        while self._wants_sync():
-            sleep(SYNC_INTERVAL)
-            self._sync_now()
-        self._syncing = False
-        if self._wants_sync():  # written between the two lines above
-            self._sync_soon()
-
-    def _wants_sync(self) -> bool:
-        return self._unsynced
-
-    def _sync_now(self) -> None:
-        self._unsynced = False
-        with self._lock:
-            segments = [*self._full, self.segment]
-        try:
-            for segment in segments:
-                if isinstance(segment, Segment):
-                    segment.sync()
-        except OSError as error:
-            self._say("the journal is not on disk: %r", error)
-
     # -- reading it again ------------------------------------------------------------------------------------
 
     def contents(self) -> list[bytes]:
         """What the segments hold, oldest first; for records that an interrupt kept from going on."""
+        return [segment.contents() for segment in self._written()]
+
+    def _written(self) -> list[Segment]:
         with self._lock:
             segments = [*self._full, self.segment]
-        return [segment.contents() for segment in segments if isinstance(segment, Segment)]
+        return [segment for segment in segments if isinstance(segment, Segment)]
 
     # -- the end ---------------------------------------------------------------------------------------------
 
@@ -471,30 +360,13 @@ class Journal:
         """Everything is safe: leave nothing behind. What is recorded afterwards is not journaled."""
         with self._lock:
             self._closed = True
-            segments = [*self._full, *self._spare]
-            if isinstance(self.segment, Segment):
-                segments.append(self.segment)
+            segments = [*self._written(), *self._spare]
             self.segment = LostSegment()
             self._rests_until = float("inf")
             self._full.clear()
             self._spare.clear()
             for segment in segments:
                 segment.remove()
-            directory, self._directory = self._directory, None
-            if directory is not None:
-                remove_journal(directory)
-            if self._claim is not None:
-                self._claim.release()
-            if directory is not None:
-                with suppress(OSError):
-                    directory.rmdir()
+            self._place.remove()
         self._worker.shutdown()
-        self._syncer.shutdown()
-
-
-def remove_journal(directory: Path) -> None:
-    """Delete what a journal left, but for the claim."""
-    for pattern in (f"*{SUFFIX}", f"{FACTS}*", "done-*"):
-        for path in directory.glob(pattern):
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+        self._sync.end()

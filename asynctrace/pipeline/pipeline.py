@@ -16,9 +16,10 @@ from asynctrace.errors import ClosedError
 from asynctrace.pipeline import home
 from asynctrace.pipeline.chore import Chore
 from asynctrace.pipeline.closing import Closing
+from asynctrace.pipeline.durability import Durability
 from asynctrace.pipeline.finisher import Finisher
 from asynctrace.pipeline.flushing import Flushing
-from asynctrace.pipeline.journal import MAX_BYTES, Durability
+from asynctrace.pipeline.journal import MAX_BYTES
 from asynctrace.pipeline.ledger import PipelineStats
 from asynctrace.pipeline.options import LaneOptions
 from asynctrace.pipeline.protection import Protection

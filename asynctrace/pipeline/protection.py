@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from asynctrace.core.redaction import Redactor
+from asynctrace.pipeline.durability import Durability
 from asynctrace.pipeline.finisher import Finisher
 from asynctrace.pipeline.intake import Intake
-from asynctrace.pipeline.journal import Durability, Journal
+from asynctrace.pipeline.journal import Journal
 from asynctrace.pipeline.journal_keeper import JournalKeeper
 from asynctrace.pipeline.journaled_intake import JournaledIntake
 from asynctrace.pipeline.process import UnknownUsage

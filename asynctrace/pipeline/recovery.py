@@ -16,8 +16,6 @@ from itertools import groupby
 from pathlib import Path
 from time import time_ns
 
-import msgspec
-
 from asynctrace.core.batch import Mark
 from asynctrace.core.decoding import mark_line
 from asynctrace.core.encoding import json_lines
@@ -26,7 +24,7 @@ from asynctrace.core.slice import SLICE
 from asynctrace.pipeline.claim import Claim, exclusively, is_free
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.finisher import Finisher
-from asynctrace.pipeline.journal import FACTS, Facts, remove_journal
+from asynctrace.pipeline.journal_directory import DONE, Facts, read_facts, remove_journal
 from asynctrace.pipeline.journal_entries import NoteEntry
 from asynctrace.pipeline.journal_reading import JournalReading
 from asynctrace.pipeline.journal_segment import SUFFIX, read_segment, segment_place
@@ -39,8 +37,6 @@ from asynctrace.pipeline.stream import FROM_LANE
 
 _LOCK_TIMEOUT = 10.0
 """Seconds to wait for another process that looks for journals."""
-
-_DONE = "done-"
 
 
 class Recovery:
@@ -120,14 +116,13 @@ class Recovery:
 
     def _take_over(self, directory: Path) -> bool:
         """Whether the journal is done with."""
-        try:
-            facts = msgspec.json.decode((directory / FACTS).read_bytes(), type=Facts)
-        except (OSError, msgspec.DecodeError):
+        facts = read_facts(directory)
+        if facts is None:
             parts = _in_order(directory)
             if parts:
                 self._say("the journal %s does not say what it belongs to", directory)
             return not parts  # killed before its first record
-        waiting = [key for key in facts.lanes if not (directory / f"{_DONE}{key}").exists()]
+        waiting = [key for key in facts.lanes if not (directory / f"{DONE}{key}").exists()]
         lanes = {lane.key: lane for lane in self._lanes() if lane.key is not None}
         streams = [
             _Stream(lane, directory, [key] if not self._to_all else waiting)
@@ -188,7 +183,7 @@ class Recovery:
             shutil.move(stream.path, spool / name)
         shutil.rmtree(stream.path, ignore_errors=True)
         for done in stream.keys:
-            (stream.journal / f"{_DONE}{done}").touch()
+            (stream.journal / f"{DONE}{done}").touch()
 
     def _say(self, message: str, *args: object) -> None:
         diagnostics.say(logging.WARNING, ("recovery", message), message, *args)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from asynctrace.errors import ConfigurationError
+from asynctrace.pipeline.durability import Durability
 from asynctrace.pipeline.finisher import Finisher
-from asynctrace.pipeline.journal import Durability
 from asynctrace.pipeline.lane import Lane
 from asynctrace.pipeline.options import LOCAL, REMOTE, LaneOptions
 from asynctrace.pipeline.overflow import Recovery
