@@ -175,7 +175,7 @@ class Journal:
 
     def _tell_context(self, context: RunContext) -> None:
         self._redactor.redact_context(context)
-        run, process = context.run, context.run.process
+        run = context.run
         context.key = context.key or next(self._keys)
         self.append(
             pack_entry(
@@ -190,15 +190,7 @@ class Journal:
                     run.attempt,
                     run.level,
                     codec.pack_any(context.fields)[0],
-                    ProcessEntry(
-                        process.pid,
-                        process.hostname,
-                        process.ip_address,
-                        process.python_version,
-                        process.package_version,
-                        process.started,
-                        process.boot,
-                    ),
+                    ProcessEntry.of(run.process),
                 )
             )
         )

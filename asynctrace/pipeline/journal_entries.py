@@ -12,7 +12,9 @@ from zlib import crc32
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import astuple
 
+from asynctrace.core.process import ProcessInfo
 from asynctrace.core.wire import MalformedError, Wire
 
 MARK = b"\xc1AJ\xc1"
@@ -80,6 +82,15 @@ class ProcessEntry(Struct, array_like=True):
     package_version: str
     started: int
     boot: str
+
+    @classmethod
+    def of(cls, process: ProcessInfo) -> ProcessEntry:
+        """What is told of the process."""
+        return cls(*[getattr(process, name) for name in cls.__struct_fields__])
+
+    def to_process(self) -> ProcessInfo:
+        """The process as it was told."""
+        return ProcessInfo(*astuple(self))
 
 
 class ContextEntry(Struct, array_like=True, tag=CONTEXT):

@@ -126,20 +126,11 @@ class JournalReading:
 
 
 def _run(entry: ContextEntry) -> Run:
-    process = entry.process
     return Run(
         entry.run_id,
         trace_id=int(entry.trace_id, 16),
         span_id=entry.span_id,
-        process=ProcessInfo(
-            process.pid,
-            process.hostname,
-            process.ip_address,
-            process.python_version,
-            process.package_version,
-            process.started,
-            process.boot,
-        ),
+        process=entry.process.to_process(),
         parent_run_id=entry.parent_run_id,
         parent_span_id=entry.parent_span_id,
         name=entry.name,
