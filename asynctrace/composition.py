@@ -28,7 +28,8 @@ from asynctrace.pipeline.pipeline import Pipeline, Recovers
 from asynctrace.pipeline.state_directory import StateDirectory
 from asynctrace.ports import AnySink, LocalSink, Sink
 from asynctrace.retention import Cleaner, Retention
-from asynctrace.settings import DEFAULT_STORE, Settings, SinkLike
+from asynctrace.settings import Settings, SinkLike
+from asynctrace.settings_table import DEFAULT_STORE
 from asynctrace.sinks import registry
 
 _Key = tuple[object, ...]
@@ -189,7 +190,7 @@ def configure(*sinks: SinkLike, **values: Any) -> Pipeline:
     Args:
         sinks: URLs, sinks, or pairs of one and :class:`LaneOptions`; without any, the setting ``sinks``
             decides.
-        values: settings by name, see :data:`asynctrace.settings.SETTINGS`.
+        values: settings by name, see :data:`asynctrace.settings_table.SETTINGS`.
 
     Raises:
         ConfigurationError: a value or a URL cannot be used; the configuration before stays in force.

@@ -9,7 +9,8 @@ from typing import Any
 
 from asynctrace.errors import ConfigurationError
 from asynctrace.pipeline.options import LOCAL, LaneOptions
-from asynctrace.settings import DEFAULT_STORE, SinkLike, truth
+from asynctrace.settings import SinkLike
+from asynctrace.settings_table import DEFAULT_STORE, truth
 from asynctrace.sinks import registry
 
 _STORES = {"file": "file:./logs", "sqlite": DEFAULT_STORE, "console": "console:", "memory": "memory:"}

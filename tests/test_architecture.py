@@ -31,6 +31,7 @@ ROOMS = {
     "pipeline": "pipeline",
     "sinks": "sinks",
     "settings": "settings",
+    "settings_table": "settings",
     "composition": "settings",
     "retention": "settings",
     "trace": "trace",

@@ -11,7 +11,8 @@ import pytest
 import asynctrace
 from asynctrace import ConfigurationError, Kind, Level, Trace, composition, settings
 from asynctrace.pipeline.options import LOCAL, REMOTE
-from asynctrace.settings import DEFAULT_STORE, SETTINGS, Settings
+from asynctrace.settings import Settings
+from asynctrace.settings_table import DEFAULT_STORE, SETTINGS, Setting
 from asynctrace.sinks.memory import MemorySink
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -86,7 +87,7 @@ def test_there_is_an_attribute_for_each_setting() -> None:
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
-def test_each_setting_comes_from_code_or_environment_or_default(setting: settings.Setting) -> None:
+def test_each_setting_comes_from_code_or_environment_or_default(setting: Setting) -> None:
     text, value = GOOD[setting.name]
     default = setting.parse(setting.default)
 
