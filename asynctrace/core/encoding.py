@@ -15,12 +15,11 @@ from asynctrace.core.context import SpanContext, span_of
 from asynctrace.core.level import LABELS, Level
 from asynctrace.core.process import ProcessInfo
 from asynctrace.core.record import Kind, Record, Usage
-from asynctrace.core.run import COLUMN_FIELDS, RunContext, split_fields
+from asynctrace.core.run import COLUMN_FIELD_SET, RunContext, split_fields
 from asynctrace.core.site import Site
 from asynctrace.core.slice import Slice, parent_of
 from asynctrace.core.timestamp import SECOND_NS, THREE_DIGITS, have_nineteen_digits, micros_of_digits
 
-_COLUMN_FIELDS = frozenset(COLUMN_FIELDS)
 _LEVELS = {
     level: f'","level":"{label}","mode":"{"stderr" if level >= Level.ERROR else "stdout"}","message":'
     for level, label in LABELS.items()
@@ -162,7 +161,7 @@ def _lines_of_records(records: Sequence[Record]) -> list[bytes]:
         own = record.own_fields
         if not own:
             fields = context.fields_json or _bound_text(context)
-        elif context.fields or not _COLUMN_FIELDS.isdisjoint(own):
+        elif context.fields or not COLUMN_FIELD_SET.isdisjoint(own):
             fields = _fields_text(context, own)
         else:
             fields = f',"metadata":{fields}'

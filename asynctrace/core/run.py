@@ -21,7 +21,8 @@ COLUMN_FIELDS = (
 )
 """Fields that fill the column of their name; every other field stays in ``metadata``."""
 
-_COLUMN_FIELDS = frozenset(COLUMN_FIELDS)
+COLUMN_FIELD_SET = frozenset(COLUMN_FIELDS)
+"""The same, to look into."""
 
 
 class Run:
@@ -120,7 +121,7 @@ def split_fields(bound: RunContext, own: Mapping[str, Any]) -> tuple[dict[str, s
     """Bound and own fields together, as (column fields, metadata)."""
     if not own:
         return bound.columns, bound.metadata
-    if _COLUMN_FIELDS.isdisjoint(own):
+    if COLUMN_FIELD_SET.isdisjoint(own):
         return bound.columns, {**bound.metadata, **own}
     return _split({**bound.fields, **own})
 
@@ -129,7 +130,7 @@ def _split(fields: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
     columns: dict[str, str] = {}
     metadata: dict[str, Any] = {}
     for name, value in fields.items():
-        if name not in _COLUMN_FIELDS:
+        if name not in COLUMN_FIELD_SET:
             metadata[name] = value
         elif value is not None:  # None is a column without a value
             columns[name] = value if isinstance(value, str) else to_json(value).decode()

@@ -14,7 +14,7 @@ from asynctrace.core import timestamp
 from asynctrace.core.codec import to_json_lines
 from asynctrace.core.context import SpanContext, span_of
 from asynctrace.core.record import Kind, RawRecord, Record, Usage
-from asynctrace.core.run import COLUMN_FIELDS, RunContext
+from asynctrace.core.run import COLUMN_FIELD_SET, RunContext
 from asynctrace.core.site import SiteCache
 from asynctrace.core.size import RECORD_BYTES, text_size
 from asynctrace.core.timestamp import SECOND_NS, have_nineteen_digits, micros_of_digits
@@ -23,7 +23,6 @@ SLICE = 256
 """Records that are finished or encoded between two looks at the event loop: about 0.2 ms; a power of two, as the
 batches are that databases are given."""
 
-_COLUMN_FIELDS = frozenset(COLUMN_FIELDS)
 _KINDS = tuple(Kind)  # by number
 
 
@@ -116,7 +115,7 @@ class Slice(Sequence[Record]):
     def is_simple(self) -> bool:
         """Whether own fields stand behind the bound ones, without filling a column or taking the place of any."""
         names = self.names
-        return _COLUMN_FIELDS.isdisjoint(names) and all(
+        return COLUMN_FIELD_SET.isdisjoint(names) and all(
             names.isdisjoint(context.metadata) for context in self.contexts
         )
 
