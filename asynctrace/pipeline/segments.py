@@ -6,18 +6,17 @@ aside as ``*.bad``.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from asynctrace.core.clock import SYSTEM_CLOCK, Clock
 from asynctrace.pipeline.acknowledgement import Acknowledgement
-from asynctrace.pipeline.entries import HEADER_BYTES, Entry, is_torn, pack, unpack
+from asynctrace.pipeline.entries import Entry, pack
 from asynctrace.pipeline.private import make_private, sync_directory
+from asynctrace.pipeline.segment_file import SUFFIX, SegmentFile, name_of, take_stock
 
 SEGMENT_BYTES = 1 << 20
 """Bytes after which another file is begun: what a reader holds in memory, and the least that is deleted at once."""
@@ -26,20 +25,7 @@ FSYNC_INTERVAL = 1.0
 """Seconds between two fsyncs while entries arrive: what a power failure may cost; a killed process costs nothing."""
 
 _KEPT_BAD = 4  # files kept aside for people to look at
-_READ_TRIES = 3  # before a file that cannot be read is kept aside
-_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR)  # the file is not at fault
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
-
-
-@dataclass(slots=True, eq=False)
-class _Segment:
-    path: Path
-    last: int  # id of the last entry in it
-    size: int = 0
-    unread: int = 0  # counted entries that were not given to the reader yet
-    offset: int = 0  # where the reader goes on
-    damaged: bool = False
-    failures: int = 0  # to read it
 
 
 class Segments:
@@ -69,8 +55,8 @@ class Segments:
         self._segment_bytes = segment_bytes
         self._fsync_interval = fsync_interval
         self._clock = clock
-        self._segments: deque[_Segment] = deque()
-        self._live: _Segment | None = None
+        self._segments: deque[SegmentFile] = deque()
+        self._live: SegmentFile | None = None
         self._file = -1
         self._acknowledged = 0
         self._acknowledgement = Acknowledgement(directory / "acknowledged")
@@ -96,7 +82,7 @@ class Segments:
         """Whether all that could be read was given out and acknowledged."""
         if self._ready or self._given:
             return False
-        return all(segment.offset >= segment.size for segment in self._segments)
+        return all(segment.is_read for segment in self._segments)
 
     def open(self) -> None:
         """Take stock of what the directory holds; what was acknowledged is not given out again.
@@ -107,20 +93,20 @@ class Segments:
         for done in self.look():
             self._discard(done)
 
-    def look(self) -> list[_Segment]:
+    def look(self) -> list[SegmentFile]:
         """As :meth:`open`, but change nothing on the disk; the files that are done with.
 
         Raises:
             OSError: the directory is there and cannot be listed.
         """
-        done: list[_Segment] = []
+        done: list[SegmentFile] = []
         if not self.directory.is_dir():
             return done
         self._acknowledged = self._noted = self._acknowledgement.read()
         self._next = self._acknowledged + 1
         expected = 0  # the first file may begin anywhere: those before it are done
-        for path in sorted(_files_in(self.directory, ".seg")):
-            segment, first, lost = self._take_stock(path)
+        for path in sorted(_files_in(self.directory, SUFFIX)):
+            segment, first, lost = take_stock(path, self._acknowledged)
             if expected and first > expected:
                 lost += first - expected
             if segment.last:
@@ -133,29 +119,6 @@ class Segments:
             self.held += segment.unread
             self._next = max(self._next, segment.last + 1)
         return done
-
-    def _take_stock(self, path: Path) -> tuple[_Segment, int, int]:
-        """The file, the id of its first entry, and how many of its entries are lost."""
-        segment = _Segment(path, last=0)
-        first = lost = end = 0
-        data = _read_or_none(path)
-        if data is None:
-            segment.damaged = True
-            return segment, 0, 0  # the gap before the next file tells how many
-        segment.size = len(data)
-        for entry, stop in unpack(data):
-            if segment.last:
-                lost += entry.id - segment.last - 1
-            else:
-                first = entry.id
-                lost += max(0, entry.id - _first_id(path, entry.id))
-            segment.damaged = segment.damaged or stop - end != HEADER_BYTES + len(entry.payload)
-            segment.last, end = entry.id, stop
-            segment.unread += entry.counted and entry.id > self._acknowledged
-        if end < len(data) and not is_torn(data, end):
-            segment.damaged = True
-            lost += 1
-        return segment, _first_id(path, first), lost
 
     def append(self, payloads: Sequence[tuple[bool, bytes]]) -> int:
         """Write the payloads behind all others; the id of the last one.
@@ -191,7 +154,7 @@ class Segments:
         self._next = number
         return number - 1
 
-    def _writable(self, size: int) -> _Segment:
+    def _writable(self, size: int) -> SegmentFile:
         live = self._live
         if live is not None and os.fstat(self._file).st_nlink == 0:  # removed under us: what it held is gone
             self._seal()
@@ -201,10 +164,10 @@ class Segments:
             live = None
         if live is None:
             make_private(self.directory)
-            path = self.directory / f"{self._next:016x}.seg"
+            path = self.directory / name_of(self._next)
             path.unlink(missing_ok=True)  # a torn one whose only entry was never whole
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | _CLOEXEC, 0o600)
-            live = self._live = _Segment(path, last=self._next - 1)
+            live = self._live = SegmentFile(path, last=self._next - 1)
             self._segments.append(live)
             try:
                 self._acknowledgement.reserve()
@@ -215,7 +178,7 @@ class Segments:
                 sync_directory(self.directory)
         return live
 
-    def _take_back(self, live: _Segment) -> None:
+    def _take_back(self, live: SegmentFile) -> None:
         """Leave no half of an entry behind; where that fails too, readers skip it as a torn end."""
         try:
             os.ftruncate(self._file, live.size)
@@ -284,25 +247,12 @@ class Segments:
 
     def _load(self) -> bool:
         for segment in tuple(self._segments):
-            if segment.offset >= segment.size:
+            if segment.is_read:
                 continue
-            start = segment.offset
-            try:
-                data = _read_part(segment.path, start, segment.size)
-            except OSError as error:
-                segment.failures += error.errno not in _PASSING
-                if segment.failures < _READ_TRIES and not isinstance(error, FileNotFoundError):
-                    raise
-                data, segment.damaged = b"", True
-            segment.offset = segment.size
-            entries = [entry for entry, _ in unpack(data) if self._acknowledged < entry.id <= segment.last]
+            entries, lost = segment.read_on(self._acknowledged)
             self._ready.extend(entries)
-            missing = segment.unread - sum(entry.counted for entry in entries)
-            segment.unread = 0
-            if missing > 0:
-                segment.damaged = True
-                self.damaged += missing
-                self.held -= missing
+            self.damaged += lost
+            self.held -= lost
             if entries:
                 return True
             if segment is not self._live:
@@ -334,11 +284,11 @@ class Segments:
                     self._seal()
                 self._discard(self._segments[0])
 
-    def _is_done(self, segment: _Segment) -> bool:
-        done = segment.last <= self._acknowledged and segment.offset >= segment.size
+    def _is_done(self, segment: SegmentFile) -> bool:
+        done = segment.last <= self._acknowledged and segment.is_read
         return done and (segment is not self._live or segment.size >= self._segment_bytes)
 
-    def _discard(self, segment: _Segment) -> None:
+    def _discard(self, segment: SegmentFile) -> None:
         if not segment.damaged:
             self._remove(segment)
             return
@@ -349,7 +299,7 @@ class Segments:
             for old in sorted(_files_in(self.directory, ".bad"))[:-_KEPT_BAD]:
                 old.unlink(missing_ok=True)
 
-    def _remove(self, segment: _Segment) -> None:
+    def _remove(self, segment: SegmentFile) -> None:
         if segment in self._segments:
             self._segments.remove(segment)
         with suppress(
@@ -371,7 +321,7 @@ class Segments:
         self.close()
         self._segments.clear()
         with suppress(FileNotFoundError):
-            for path in _files_in(self.directory, ".seg"):
+            for path in _files_in(self.directory, SUFFIX):
                 path.unlink(missing_ok=True)
         self._acknowledgement.remove()
 
@@ -379,36 +329,6 @@ class Segments:
 def _files_in(directory: Path, suffix: str) -> list[Path]:
     # Not Path.glob: from Python 3.13 on it passes over a directory that cannot be read now, as if it were empty.
     return [path for path in directory.iterdir() if path.suffix == suffix]
-
-
-def _first_id(path: Path, otherwise: int) -> int:
-    try:
-        return int(path.stem, 16)
-    except ValueError:
-        return otherwise
-
-
-def _read_part(path: Path, start: int, stop: int) -> bytes:
-    with open(path, "rb") as file:
-        file.seek(start)
-        return file.read(stop - start)
-
-
-def _read_or_none(path: Path) -> bytes | None:
-    """What the file holds; None when it is gone or cannot be read.
-
-    Raises:
-        OSError: it can be read later.
-    """
-    for _ in range(_READ_TRIES):
-        try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            break
-        except OSError as error:
-            if error.errno in _PASSING:
-                raise
-    return None
 
 
 def _write_all(file: int, block: bytes) -> None:
