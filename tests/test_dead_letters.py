@@ -6,8 +6,9 @@ import pytest
 from disk_kit import files_up_to
 
 from asynctrace.pipeline.dead_letters import DeadLetters
-from asynctrace.pipeline.spool import Adopted, Spool
+from asynctrace.pipeline.spool import Spool
 from asynctrace.pipeline.state_directory import StateDirectory, lane_key
+from asynctrace.pipeline.stream_queue import Adopted
 from asynctrace.testing import ManualClock, make_batch
 
 

@@ -19,9 +19,10 @@ from asynctrace.core.level import Level
 from asynctrace.core.record import Record
 from asynctrace.pipeline.claim import Claim, is_free
 from asynctrace.pipeline.entries import HEADER_BYTES
-from asynctrace.pipeline.spool import Adopted, Spool
+from asynctrace.pipeline.spool import Spool
 from asynctrace.pipeline.spool_page import look, purge
 from asynctrace.pipeline.stream import FROM_DEAD_LETTERS
+from asynctrace.pipeline.stream_queue import Adopted
 from asynctrace.testing import ManualClock, make_batch, make_record
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ from asynctrace.core.level import Level
 from asynctrace.core.record import Record
 from asynctrace.core.slice import SLICE, first_of, size_of, sizes_of
 from asynctrace.pipeline.options import LaneOptions
-from asynctrace.pipeline.spool import Position
+from asynctrace.pipeline.stream_queue import Position
 from asynctrace.pipeline.tally import Range, Tally
 
 _RESERVED = 10

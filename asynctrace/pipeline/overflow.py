@@ -20,7 +20,8 @@ from typing import Any, Protocol
 from asynctrace.core.batch import Batch
 from asynctrace.pipeline.backlog import Load, Waiter
 from asynctrace.pipeline.diagnostics import diagnostics
-from asynctrace.pipeline.spool import Adopted, Position, Reading, Spool, Writing
+from asynctrace.pipeline.spool import Reading, Spool, Writing
+from asynctrace.pipeline.stream_queue import Adopted, Position
 from asynctrace.worker import Worker
 
 PATIENCE = 1.0

@@ -1,16 +1,12 @@
-"""The Spool: one lane's backlog on disk. What went in first comes out first, across restarts too.
-
-Each process writes a stream of its own below the lane's directory; streams of dead processes are adopted and given out
-before anything that came later.
-"""
+"""The Spool: one lane's backlog on disk. What went in first comes out first, across restarts too."""
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -20,11 +16,10 @@ from asynctrace.core.decoding import RecordDecoder, mark_line, mark_of
 from asynctrace.core.encoding import json_lines
 from asynctrace.core.level import Level
 from asynctrace.core.record import Record
-from asynctrace.pipeline.claim import Claim, exclusively, is_free
 from asynctrace.pipeline.entries import HEADER_BYTES, Entry
-from asynctrace.pipeline.private import make_private
 from asynctrace.pipeline.segments import FSYNC_INTERVAL, SEGMENT_BYTES, Segments
-from asynctrace.pipeline.stream import FROM_DEAD_LETTERS, FROM_LANE, Stream, new_name, streams
+from asynctrace.pipeline.stream import FROM_LANE, Stream
+from asynctrace.pipeline.stream_queue import LOCK_TIMEOUT, Adopted, Position, StreamQueue
 
 MAX_BYTES = 256 << 20
 """Bytes of one lane on disk: half a million records of the usual size."""
@@ -38,23 +33,7 @@ _RESERVED = 10
 _LEAST_SEGMENTS = 8
 """Files that the bytes are enough for: the newest one is deleted only when it is full, whatever was delivered of it."""
 
-_LOCK_TIMEOUT = 1.0
-"""Seconds to wait for another process that adopts, or for a thread of ours that was stopped in the middle."""
-
 _F = TypeVar("_F", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Up to where records are meant.
-
-    Args:
-        stream: name of the stream.
-        id: of the last entry in it.
-    """
-
-    stream: str
-    id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,23 +72,6 @@ class Writing:
     kept: int
     position: Position | None
     refused: tuple[Record, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Adopted:
-    """What was taken over.
-
-    Args:
-        adopted: records of dead processes.
-        replayed: records that were put here out of dead letters.
-        damaged: records that were lost to damage before.
-        error: why something was left where it is, if so.
-    """
-
-    adopted: int = 0
-    replayed: int = 0
-    damaged: int = 0
-    error: OSError | None = None
 
 
 def _locked(method: _F) -> _F:
@@ -154,19 +116,23 @@ class Spool:
         self.fsync_interval = fsync_interval
         self._max_bytes = max_bytes
         self._max_age = max_age
-        self._segment_bytes = min(segment_bytes, max_bytes // _LEAST_SEGMENTS)
         self._clock = clock
-        self._origin = origin
-        self._streams: list[Stream] = []  # oldest first
-        self._own: Stream | None = None
+        new_segments = partial(
+            Segments,
+            segment_bytes=min(segment_bytes, max_bytes // _LEAST_SEGMENTS),
+            fsync_interval=fsync_interval,
+            clock=clock,
+        )
+        self._queue = StreamQueue(self._directories, new_segments, clock, origin)
         self._decoder = RecordDecoder()
-        self._left: list[tuple[Stream, Entry]] = []  # read, but of another producer than those before
+        # What was read, but is of another producer than what was before it.
+        self._left: tuple[Stream, list[Entry]] | None = None
         self._lock = threading.RLock()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         # At the interpreter's end a daemon thread stops in the middle of a call and never gives the lock back.
-        if not self._lock.acquire(timeout=_LOCK_TIMEOUT):
+        if not self._lock.acquire(timeout=LOCK_TIMEOUT):
             raise TimeoutError(f"the spool {self.directory} is busy")
         try:
             yield
@@ -176,17 +142,17 @@ class Spool:
     @property
     def held(self) -> int:
         """Records on disk that are not acknowledged."""
-        return sum(stream.segments.held for stream in self._streams)
+        return self._queue.held
 
     @property
     def exhausted(self) -> bool:
         """Whether there is nothing to read, marks included."""
-        return not self._left and all(stream.segments.exhausted for stream in self._streams)
+        return self._left is None and self._queue.exhausted
 
     @property
     def size(self) -> int:
         """Bytes on disk."""
-        return sum(stream.segments.size for stream in self._streams)
+        return self._queue.size
 
     def is_there(self) -> bool:
         """Whether anything was ever spooled for the lane; a look at the disk."""
@@ -198,42 +164,7 @@ class Spool:
 
         What cannot be taken over now stays where it is: an error is part of the answer.
         """
-        counts = {FROM_LANE: 0, FROM_DEAD_LETTERS: 0}
-        damaged, failure = 0, None
-        for directory in self._directories:
-            try:
-                damaged += self._adopt_from(directory, counts)
-            except OSError as error:
-                failure = failure or error
-        self._streams.sort(key=lambda stream: stream.path.name)
-        return Adopted(counts[FROM_LANE], counts[FROM_DEAD_LETTERS], damaged, failure)
-
-    def _adopt_from(self, directory: Path, counts: dict[str, int]) -> int:
-        damaged, failure = 0, None
-        if not directory.is_dir():
-            return 0
-        with exclusively(directory, _LOCK_TIMEOUT) as gained:
-            if not gained:
-                return 0
-            for path in streams(directory):
-                if any(path == stream.path for stream in self._streams) or not is_free(path):
-                    continue
-                stream = Stream(path, self._segments(path), Claim.take(path))
-                try:
-                    stream.segments.open()
-                except OSError as error:
-                    stream.close()
-                    failure = failure or error
-                    continue
-                damaged += stream.new_damage()
-                if stream.segments.exhausted:
-                    stream.remove()
-                else:
-                    self._streams.append(stream)
-                    counts[stream.origin] += stream.segments.held
-        if failure is not None:
-            raise failure
-        return damaged
+        return self._queue.adopt()
 
     @_locked
     def append(self, batch: Batch) -> Writing:
@@ -260,31 +191,7 @@ class Spool:
         payloads += [(False, mark_line(mark)) for mark in batch.marks]
         if not payloads:
             return Writing(0, None, tuple(refused))
-        return Writing(kept, self._put_behind(payloads), tuple(refused))
-
-    def _put_behind(self, payloads: Sequence[tuple[bool, bytes]]) -> Position:
-        own = self._own
-        failure: OSError | None = None
-        if own is not None and own.path.is_dir():
-            try:
-                return Position(own.path.name, own.segments.append(payloads))
-            except OSError as error:
-                failure = error
-        # The wall clock may have been set back; the new stream is behind those we hold all the same.
-        begun = max(self._clock.time_ns(), self._streams[-1].begun + 1 if self._streams else 0)
-        for directory in self._directories:
-            if failure is not None and own is not None and directory == own.path.parent:
-                continue  # that disk has just refused
-            try:
-                stream = self._begin(directory, begun, payloads)
-            except OSError as error:
-                failure = failure or error
-            else:
-                self._own = stream
-                self._streams.append(stream)
-                return Position(stream.path.name, stream.segments.last)
-        assert failure is not None
-        raise failure
+        return Writing(kept, self._queue.put_behind(payloads), tuple(refused))
 
     @_locked
     def put_first(self, batches: Sequence[Batch]) -> None:
@@ -299,41 +206,7 @@ class Spool:
             payloads += [(False, mark_line(mark)) for mark in batch.marks]
         if not payloads:
             return
-        begun = self._streams[0].begun - 1 if self._streams else self._clock.time_ns()
-        failure: OSError | None = None
-        for directory in self._directories:
-            try:
-                self._streams.insert(0, self._begin(directory, begun, payloads))
-                return
-            except OSError as error:
-                failure = failure or error
-        assert failure is not None
-        raise failure
-
-    def _begin(self, directory: Path, begun: int, payloads: Sequence[tuple[bool, bytes]]) -> Stream:
-        """A new stream that holds the payloads, or nothing."""
-        make_private(directory)
-        path = directory / new_name(begun, self._origin)
-        with exclusively(directory, _LOCK_TIMEOUT) as gained:  # nobody may adopt it before it is claimed
-            if not gained:
-                raise TimeoutError(f"{directory} is locked by another process")
-            path.mkdir(mode=0o700)
-            try:
-                stream = Stream(path, self._segments(path), Claim.take(path))
-            except BaseException:
-                shutil.rmtree(path, ignore_errors=True)
-                raise
-        try:
-            stream.segments.append(payloads)
-        except BaseException:
-            stream.remove()
-            raise
-        return stream
-
-    def _segments(self, path: Path) -> Segments:
-        return Segments(
-            path, segment_bytes=self._segment_bytes, fsync_interval=self.fsync_interval, clock=self._clock
-        )
+        self._queue.put_first(payloads)
 
     @_locked
     def read(self, limit: int, max_bytes: int = MAX_BYTES) -> Reading:
@@ -346,43 +219,38 @@ class Spool:
         Raises:
             OSError: the next ones cannot be read now.
         """
-        entries, self._left = self._left, []
-        stream = entries[0][0] if entries else None
-        damaged = 0
-        if stream is None:
-            for stream in tuple(self._streams):
-                entries = [(stream, entry) for entry in stream.segments.read(limit, max_bytes)]
-                if entries:
-                    break
-                damaged += stream.new_damage()
-                self._end_if_done(stream)
-        elif len(entries) < limit:
-            entries += [(stream, entry) for entry in stream.segments.read(limit - len(entries), max_bytes)]
-        damaged += sum(each.new_damage() for each in self._streams)
-        if not entries or stream is None:
+        found, self._left = self._left, None
+        if found is None:
+            found = self._queue.read(limit, max_bytes)
+        elif len(found[1]) < limit:
+            stream, entries = found
+            found = stream, entries + stream.segments.read(limit - len(entries), max_bytes)
+        damaged = self._queue.new_damage()
+        if found is None:
             return Reading(Batch(()), damaged=damaged)
+        stream, entries = found
         records: list[Record] = []
         marks: list[Mark] = []
         producer, newest, expired, foreign, last = "", 0, 0, 0, 0
         oldest = self._clock.time_ns() - int(self._max_age * 1e9)
-        for index, (_, entry) in enumerate(entries):
+        for index, entry in enumerate(entries):
             try:
-                found = self._decoder.from_json(entry.payload) if entry.counted else mark_of(entry.payload)
+                item = self._decoder.from_json(entry.payload) if entry.counted else mark_of(entry.payload)
             except ValueError:  # written by another version; the checksum is right, so it is no damage
                 foreign += entry.counted
                 last = entry.id
                 continue
-            if producer not in ("", found.producer):
-                self._left = entries[index:]
+            if producer not in ("", item.producer):
+                self._left = stream, entries[index:]
                 break
-            last, producer = entry.id, found.producer
-            if isinstance(found, Mark):
-                marks.append(found)
-            elif found.time_ns < oldest:
+            last, producer = entry.id, item.producer
+            if isinstance(item, Mark):
+                marks.append(item)
+            elif item.time_ns < oldest:
                 expired += 1
-                newest = found.seq
+                newest = item.seq
             else:
-                records.append(found)
+                records.append(item)
         position = Position(stream.path.name, last)
         return Reading(Batch(records, marks), position, producer, newest, expired, foreign, damaged)
 
@@ -393,23 +261,7 @@ class Spool:
         Raises:
             OSError: it could not be written down; the records may come again after a restart.
         """
-        stream = next((each for each in self._streams if each.path.name == position.stream), None)
-        if stream is not None:
-            stream.segments.acknowledge(position.id)
-            self._end_if_done(stream)
-
-    def _end_if_done(self, stream: Stream) -> None:
-        if stream is not self._own and stream.segments.exhausted:
-            self._streams.remove(stream)
-            self._remove(stream)
-
-    def _remove(self, stream: Stream) -> None:
-        """Delete it while nobody else looks; otherwise who adopts it next finds it empty, and deletes it."""
-        with exclusively(stream.path.parent, _LOCK_TIMEOUT) as gained:
-            if gained:
-                stream.remove()
-            else:
-                stream.close()
+        self._queue.acknowledge(position)
 
     @_locked
     def sync(self) -> None:
@@ -418,26 +270,19 @@ class Spool:
         Raises:
             OSError: it may not survive one.
         """
-        if self._own is not None:
-            self._own.segments.sync()
+        self._queue.sync()
 
     @_locked
     def rewind(self) -> None:
         """Give out again what was given out and is not acknowledged."""
-        self._left = []
-        for stream in self._streams:
-            stream.segments.rewind()
+        self._left = None
+        self._queue.rewind()
 
     @_locked
     def close(self) -> None:
         """Let others have what is left; a second call does nothing. The next record begins a new stream."""
-        self._left = []
-        for stream in self._streams:
-            if stream.segments.exhausted:
-                self._remove(stream)
-            else:
-                stream.close()
-        self._streams, self._own = [], None
+        self._left = None
+        self._queue.close()
 
 
 def _lines(batch: Batch) -> list[bytes]:
