@@ -10,7 +10,10 @@ import measurement
 import pytest
 
 import asynctrace
+from asynctrace import Trace
+from asynctrace.core.context import current_span
 from asynctrace.pipeline.diagnostics import diagnostics
+from asynctrace.sinks.memory import MemorySink
 
 # Where nobody can look at a failing example, the same examples every time: red means that the change is at fault.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
@@ -55,3 +58,16 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     diagnostics._last.clear()  # what was said in another test may be said again
     yield tmp_path
     asynctrace.shutdown()
+
+
+@pytest.fixture
+def sink() -> MemorySink:
+    return MemorySink()
+
+
+@pytest.fixture
+def trace(sink: MemorySink) -> Iterator[Trace]:
+    """A run into the sink, entered and closed in plain code."""
+    with Trace("run-42", sinks=[sink]) as trace:
+        yield trace
+    assert current_span.get() is None

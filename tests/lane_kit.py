@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import asynctrace
-from asynctrace import Batch, LaneOptions, Mark, Record, RetryPolicy, TransientSinkError
+from asynctrace import Batch, LaneOptions, Mark, Record, RetryPolicy, Trace, TransientSinkError
 from asynctrace.pipeline.ledger import LaneStats
 
 DEADLINE = 10.0
@@ -19,6 +19,9 @@ QUICK = LaneOptions(retry=RetryPolicy(base=0.001, ceiling=0.002))
 
 SPILLING = replace(QUICK, max_records=100, short=100, high_water=200, when_full="spill")
 """The same with a spool, which it soon needs."""
+
+BLOCKED = replace(QUICK, high_water=1, patience=3_600.0)
+"""The writer waits for this lane, however long it takes: what is emitted stays in the Intake."""
 
 Outcome = Exception | Callable[[Batch], Exception | None] | None
 
@@ -120,6 +123,20 @@ async def auntil(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < end, "the condition does not come true"
         await asyncio.sleep(0.001)
+
+
+def blocked(trace: Trace, sink: GateSink) -> None:
+    """Come to where the writer of a trace that is at home elsewhere waits for a blocked lane, with an empty Intake."""
+    until(sink.waiting.is_set)  # the first batch is in the sink's hands
+    trace.info("first in the lane")
+    until(lambda: trace.pipeline.stats().queued == 0)
+
+
+async def ablocked(trace: Trace, sink: GateSink) -> None:
+    """The same for a trace that is at home on the running loop."""
+    await auntil(sink.waiting.is_set)
+    trace.info("first in the lane")
+    await auntil(lambda: trace.pipeline.stats().queued == 0)
 
 
 def check_marks(marks: Iterable[Mark], stats: LaneStats, stored: int) -> None:

@@ -35,11 +35,6 @@ from asynctrace.sinks.sqlite import SQLiteSink
 pytestmark = pytest.mark.usefixtures("alone")
 
 
-@pytest.fixture
-def sink() -> MemorySink:
-    return MemorySink()
-
-
 def messages(sink: MemorySink) -> list[str]:
     asynctrace.flush(10)
     return [record.message for record in sink.records if record.kind is Kind.LOG]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lane_kit import QUICK, GateSink, ScriptedSink, auntil, check_marks
+from lane_kit import BLOCKED, QUICK, GateSink, ScriptedSink, ablocked, auntil, check_marks
 
 import asynctrace
 from asynctrace import Batch, LaneOptions, LaneStats, RetryPolicy, Trace, TransientSinkError
@@ -157,17 +157,11 @@ def test_a_look_at_a_queue_that_others_append_to_and_take_from() -> None:
     assert allowance.capacity > 0
 
 
-BLOCKED = LaneOptions(high_water=1, patience=3_600.0, retry=QUICK.retry)
-"""The writer waits for this lane, however long it takes: what is emitted stays in the Intake."""
-
-
 async def test_memory_stays_bounded_with_messages_of_a_mebibyte() -> None:
     asynctrace.configure(queue_bytes=32 * MIB, redact="off")
     sink = GateSink()
     async with Trace("r", sinks=[(sink, BLOCKED)]) as trace:
-        await auntil(sink.waiting.is_set)
-        trace.info("first in the lane")
-        await auntil(lambda: trace.pipeline.stats().queued == 0)
+        await ablocked(trace, sink)
         for i in range(1_000):
             trace.info(f"{i} " + "m" * MIB)
         stats = trace.pipeline.stats()
@@ -188,9 +182,7 @@ async def test_errors_have_a_reserve_in_bytes() -> None:
     asynctrace.configure(queue_bytes=10 * MIB)
     sink = GateSink()
     async with Trace("r", sinks=[(sink, BLOCKED)]) as trace:
-        await auntil(sink.waiting.is_set)
-        trace.info("first in the lane")
-        await auntil(lambda: trace.pipeline.stats().queued == 0)
+        await ablocked(trace, sink)
         text = "m" * 10_000
         for _ in range(2_000):
             trace.info(text)
@@ -209,9 +201,7 @@ async def test_ainfo_waits_for_room_in_bytes() -> None:
     asynctrace.configure(queue_bytes=16 * MIB, redact="off")
     sink = GateSink()
     async with Trace("r", sinks=[(sink, BLOCKED)]) as trace:
-        await auntil(sink.waiting.is_set)
-        trace.info("first in the lane")
-        await auntil(lambda: trace.pipeline.stats().queued == 0)
+        await ablocked(trace, sink)
         done: list[int] = []
 
         async def produce() -> None:

@@ -18,11 +18,6 @@ from asynctrace.sinks.memory import MemorySink
 pytestmark = pytest.mark.usefixtures("alone")
 
 
-@pytest.fixture
-def sink() -> MemorySink:
-    return MemorySink()
-
-
 def spans_of_logs(sink: MemorySink) -> dict[str, str]:
     """Log message → name of the span it belongs to, or of the run."""
     asynctrace.flush(10)

@@ -10,7 +10,7 @@ from typing import Any
 
 import loop_kit
 import pytest
-from lane_kit import QUICK, GateSink, auntil, check_marks, until
+from lane_kit import BLOCKED, GateSink, ablocked, auntil, blocked, check_marks, until
 from loop_kit import NewLoop
 
 import asynctrace
@@ -79,23 +79,13 @@ def small() -> Iterator[Callable[[LaneOptions], tuple[Trace, GateSink]]]:
     asynctrace.shutdown()
 
 
-BLOCKED = LaneOptions(high_water=1, patience=3_600.0, retry=QUICK.retry)
-"""The writer waits for this lane, however long it takes: what is emitted stays in the Intake."""
-
 Make = Callable[[LaneOptions], tuple[Trace, GateSink]]
-
-
-async def blocked(trace: Trace, sink: GateSink) -> None:
-    """Come to where the writer waits with an empty Intake."""
-    await auntil(sink.waiting.is_set)  # the first batch is in the sink's hands
-    trace.info("first in the lane")
-    await auntil(lambda: trace.pipeline.stats().queued == 0)
 
 
 async def test_ainfo_waits_while_there_is_no_room_and_is_let_in_fairly(small: Make) -> None:
     trace, sink = small(BLOCKED)
     async with trace:
-        await blocked(trace, sink)
+        await ablocked(trace, sink)
         for i in range(90):
             await asyncio.wait_for(trace.ainfo(f"room {i}"), 1)
         order: list[int] = []
@@ -117,7 +107,7 @@ async def test_ainfo_waits_while_there_is_no_room_and_is_let_in_fairly(small: Ma
 async def test_info_without_room_is_dropped_counted_and_told_but_errors_have_a_reserve(small: Make) -> None:
     trace, sink = small(BLOCKED)
     async with trace:
-        await blocked(trace, sink)
+        await ablocked(trace, sink)
         for i in range(100):
             trace.info(f"info {i}")
         for i in range(20):
@@ -142,7 +132,7 @@ async def test_info_without_room_is_dropped_counted_and_told_but_errors_have_a_r
 async def test_cancelled_gathered_and_never_awaited_calls_neither_lose_nor_double(small: Make) -> None:
     trace, sink = small(BLOCKED)
     async with trace:
-        await blocked(trace, sink)
+        await ablocked(trace, sink)
         for i in range(90):
             trace.info(f"room {i}")
         cancelled = [asyncio.ensure_future(trace.ainfo(f"cancelled {i}")) for i in range(10)]
@@ -188,9 +178,7 @@ async def test_with_room_a_call_is_over_at_once_however_it_is_awaited() -> None:
 def test_who_waits_on_another_loop_is_woken(small: Make, new_loop: NewLoop) -> None:
     trace, sink = small(BLOCKED)
     with trace:  # at home on the loop thread
-        until(sink.waiting.is_set)
-        trace.info("first in the lane")
-        until(lambda: trace.pipeline.stats().queued == 0)
+        blocked(trace, sink)
         for i in range(90):
             trace.info(f"room {i}")
         begun, woken = threading.Barrier(4), []
@@ -225,7 +213,7 @@ def test_a_home_that_ends_lets_those_go_who_wait_for_room(small: Make) -> None:
     async def home() -> None:
         await trace.__aenter__()
         trace.pipeline.close_timeout = 0.2
-        await blocked(trace, sink)
+        await ablocked(trace, sink)
         for i in range(90):
             trace.info(f"room {i}")
         up.set()
@@ -267,9 +255,7 @@ def test_a_waiter_that_comes_when_the_queue_has_just_been_emptied_is_not_forgott
         await waiting
 
     with trace:
-        until(sink.waiting.is_set)
-        trace.info("first in the lane")
-        until(lambda: trace.pipeline.stats().queued == 0)
+        blocked(trace, sink)
         for i in range(90):
             trace.info(f"room {i}")
         asyncio.run(asyncio.wait_for(elsewhere(), 10))
@@ -278,9 +264,7 @@ def test_a_waiter_that_comes_when_the_queue_has_just_been_emptied_is_not_forgott
 def test_a_signal_handler_that_records_while_its_thread_drops_does_not_deadlock(small: Make) -> None:
     trace, sink = small(BLOCKED)
     with trace:
-        until(sink.waiting.is_set)
-        trace.info("first in the lane")
-        until(lambda: trace.pipeline.stats().queued == 0)
+        blocked(trace, sink)
         for i in range(200):
             trace.info(f"m {i}")
         intake = trace.pipeline.intake

@@ -7,18 +7,15 @@ import time
 
 import loop_kit
 import pytest
-from lane_kit import QUICK, GateSink, auntil, until
+from lane_kit import BLOCKED, GateSink, auntil, blocked, until
 from loop_kit import NewLoop
 
 import asynctrace
-from asynctrace import LaneOptions, Trace
+from asynctrace import Trace
 from asynctrace.pipeline.room import Room
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 new_loop = loop_kit.new_loop
-
-BLOCKED = LaneOptions(high_water=1, patience=3_600.0, retry=QUICK.retry)
-"""The writer waits for this lane, however long it takes: what is emitted stays in the Intake."""
 
 
 # -- the line ------------------------------------------------------------------------------------------------
@@ -110,11 +107,9 @@ def test_a_thread_that_waits_too_long_leaves_the_line() -> None:
 # -- block_timeout -------------------------------------------------------------------------------------------
 
 
-def blocked(trace: Trace, sink: GateSink) -> None:
-    """Come to where the writer waits with an empty Intake; then fill it but for the reserve."""
-    until(sink.waiting.is_set)
-    trace.info("first in the lane")
-    until(lambda: trace.pipeline.stats().queued == 0)
+def full_but_for_the_reserve(trace: Trace, sink: GateSink) -> None:
+    """Come to where the writer waits, with the Intake full."""
+    blocked(trace, sink)
     for i in range(90):
         trace.info(f"room {i}")
 
@@ -123,7 +118,7 @@ def test_info_in_a_thread_waits_for_room_when_told_to() -> None:
     asynctrace.configure(queue_size=100, block_timeout=60)
     sink = GateSink()
     with Trace("r", sinks=[(sink, BLOCKED)]) as trace:
-        blocked(trace, sink)
+        full_but_for_the_reserve(trace, sink)
         done: list[int] = []
 
         def record(place: int) -> None:
@@ -149,7 +144,7 @@ def test_info_in_a_thread_gives_up_after_the_time_it_was_told() -> None:
     asynctrace.configure(queue_size=100, block_timeout=0.05)
     sink = GateSink()
     with Trace("r", sinks=[(sink, BLOCKED)]) as trace:
-        blocked(trace, sink)
+        full_but_for_the_reserve(trace, sink)
         started = time.monotonic()
         trace.info("dropped")
         assert time.monotonic() - started >= 0.05
@@ -162,7 +157,7 @@ def test_without_being_told_info_does_not_wait() -> None:
     asynctrace.configure(queue_size=100)
     sink = GateSink()
     with Trace("r", sinks=[(sink, BLOCKED)]) as trace:
-        blocked(trace, sink)
+        full_but_for_the_reserve(trace, sink)
         trace.info("dropped")
         assert len(trace.pipeline.intake._room) == 0
         assert trace.pipeline.stats().dropped == 1
@@ -176,7 +171,7 @@ def test_info_on_an_event_loop_never_waits(home: str) -> None:
     sink = GateSink()
 
     async def emit(trace: Trace) -> None:
-        await asyncio.to_thread(blocked, trace, sink)
+        await asyncio.to_thread(full_but_for_the_reserve, trace, sink)
         trace.info("dropped")
         assert trace.pipeline.stats().dropped == 1
         sink.gate.set()
@@ -200,7 +195,7 @@ def test_info_does_not_wait_for_a_home_that_stands_still() -> None:
 
     async def open_here() -> None:
         await trace.__aenter__()
-        await asyncio.to_thread(blocked, trace, sink)
+        await asyncio.to_thread(full_but_for_the_reserve, trace, sink)
 
     loop.run_until_complete(open_here())
     trace.info("dropped")
@@ -216,7 +211,7 @@ def test_closing_lets_those_go_who_wait() -> None:
     sink = GateSink()
     trace = Trace("r", sinks=[(sink, BLOCKED)]).__enter__()
     pipeline = trace.pipeline
-    blocked(trace, sink)
+    full_but_for_the_reserve(trace, sink)
     thread = threading.Thread(target=trace.info, args=("late",))
     thread.start()
     until(lambda: len(pipeline.intake._room) == 1)

@@ -3,7 +3,6 @@
 import asyncio
 import contextvars
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,17 +12,6 @@ from asynctrace.core.context import current_span
 from asynctrace.sinks.memory import MemorySink
 
 pytestmark = pytest.mark.usefixtures("alone")
-
-
-@pytest.fixture
-def sink() -> MemorySink:
-    return MemorySink()
-
-
-@pytest.fixture
-def trace(sink: MemorySink) -> Iterator[Trace]:
-    with Trace("run-42", sinks=[sink]) as trace:
-        yield trace
 
 
 def of(sink: MemorySink, *kinds: Kind) -> list[Record]:

@@ -7,7 +7,7 @@ import platform
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -39,17 +39,6 @@ from asynctrace.sinks.memory import MemorySink
 pytestmark = pytest.mark.usefixtures("alone")
 
 METHODS = ["debug", "info", "warning", "error", "critical"]
-
-
-@pytest.fixture
-def sink() -> MemorySink:
-    return MemorySink()
-
-
-@pytest.fixture
-def trace(sink: MemorySink) -> Iterator[Trace]:
-    with Trace("run-42", sinks=[sink]) as trace:
-        yield trace
 
 
 def logs(sink: MemorySink) -> list[Record]:

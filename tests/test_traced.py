@@ -16,18 +16,6 @@ from asynctrace.sinks.memory import MemorySink
 pytestmark = pytest.mark.usefixtures("alone")
 
 
-@pytest.fixture
-def sink() -> MemorySink:
-    return MemorySink()
-
-
-@pytest.fixture
-def trace(sink: MemorySink) -> Iterator[Trace]:
-    with Trace("run-42", sinks=[sink]) as trace:
-        yield trace
-    assert current_span.get() is None
-
-
 def story(sink: MemorySink) -> list[tuple[str, str, str | None]]:
     """(kind, message, status) of all records but the run's own."""
     asynctrace.flush(10)
