@@ -1,4 +1,7 @@
-"""What deleted files of lines held, in one small file beside those that stay: without it, ``verify`` would say loss."""
+"""Marks that tell what is gone: without them, ``verify`` would say loss.
+
+Those of deleted files of lines stand in one small file beside the files that stay.
+"""
 
 from __future__ import annotations
 
@@ -94,3 +97,12 @@ def merged(marks: Iterable[Mark]) -> Iterator[Mark]:
         yield from covering[producer]
         if producer in pruned:
             yield pruned[producer]
+
+
+def pruned_marks(keys: Iterable[tuple[str, int]]) -> Iterator[Mark]:
+    """Marks that explain removed records: one a producer, over the range of its numbers that went."""
+    numbers: dict[str, list[int]] = {}
+    for producer, seq in keys:
+        numbers.setdefault(producer, []).append(seq)
+    for producer, gone in numbers.items():
+        yield Mark(producer, min(gone), max(gone), admitted=0, pruned=len(gone))

@@ -12,7 +12,8 @@ from contextlib import ExitStack, nullcontext, suppress
 
 from asynctrace.core.decoding import mark_line
 from asynctrace.core.record import Record
-from asynctrace.sinks._line_reader import Lines, pruned_marks
+from asynctrace.sinks._lines import Lines
+from asynctrace.sinks._pruned import pruned_marks
 from asynctrace.sinks._replacement import put_in_place
 from asynctrace.sinks._rotation import GZIPPED
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from os import PathLike
 
 from asynctrace.core.batch import Batch, Mark
@@ -32,7 +32,9 @@ from asynctrace.sinks._append_sink import AppendSink, Durability, Parts, checked
 from asynctrace.sinks._directory_lock import DirectoryLock
 from asynctrace.sinks._files import AppendFiles, most_open_files
 from asynctrace.sinks._folders import PREFIX, folder_of
-from asynctrace.sinks._line_reader import LineReader, Lines, pruned_marks, size_of
+from asynctrace.sinks._line_reader import LineReader, size_of
+from asynctrace.sinks._lines import Lines
+from asynctrace.sinks._pruned import pruned_marks
 from asynctrace.sinks._rotation import Compression, Rotation
 from asynctrace.sinks._select import RunScan, in_order, newest_first
 from asynctrace.sinks._template import Template
@@ -160,45 +162,13 @@ class FileReader(LineReader):
         path: the directory.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
-        self._path = os.path.abspath(path)
-        super().__init__(repr(self))
-
-    def __repr__(self) -> str:
-        return f"FileReader({self._path!r})"
-
-    def runs(self, query: Query = EVERYTHING) -> AsyncIterator[RunSummary]:
-        """Runs with at least one record that the query admits, newest first by their last record.
-
-        With a limit, the last lines tell which folders are the newest, and only those are read.
-
-        Raises:
-            StoreError: the directory is not there or cannot be read.
-        """
-        return self._pull(self._runs, query)
-
-    def records(self, run_id: str, query: Query = EVERYTHING) -> AsyncIterator[Record]:
-        """Records of one run that the query admits, oldest first.
-
-        Raises:
-            StoreError: the directory is not there or cannot be read.
-        """
-        return self._pull(self._records, run_id, query)
-
-    def marks(self) -> AsyncIterator[Mark]:
-        """All marks, in the order they were written.
-
-        Raises:
-            StoreError: the directory is not there or cannot be read.
-        """
-        return self._pull(self._marks)
-
     def _runs(self, query: Query) -> Iterator[RunSummary]:
         decoder = RecordDecoder()
         if query.limit is None:
             found = (self._scan(folder, query, decoder) for folder in self._folders())
             yield from newest_first(filter(None, found), query)
             return
+        # The last lines tell which folders are the newest, and only those are read.
         ends = ((self._end(folder, decoder), folder) for folder in self._folders())
         latest: list[RunSummary] = []
         for _, folder in sorted(ends, reverse=True):

@@ -6,7 +6,7 @@ Format: JSON Lines (jsonlines.org): UTF-8, one object a line; ``kind`` tells rec
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from os import PathLike
 
 from asynctrace.core.batch import Batch, Mark
@@ -20,7 +20,8 @@ from asynctrace.errors import StoreError
 from asynctrace.sinks import _pruned
 from asynctrace.sinks._append_sink import AppendSink, Durability, Parts, checked_path
 from asynctrace.sinks._directory_lock import DirectoryLock
-from asynctrace.sinks._line_reader import LineReader, Lines, size_of
+from asynctrace.sinks._line_reader import LineReader, size_of
+from asynctrace.sinks._lines import Lines
 from asynctrace.sinks._rewriting import Rewriting, remove
 from asynctrace.sinks._rotation import Compression, Rotation, number_of, rotated
 from asynctrace.sinks._select import RunScan, in_order, newest_first
@@ -95,39 +96,6 @@ class JsonLinesReader(LineReader):
         path: the file that is written to.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
-        self._path = os.path.abspath(path)
-        super().__init__(repr(self))
-
-    def __repr__(self) -> str:
-        return f"JsonLinesReader({self._path!r})"
-
-    def runs(self, query: Query = EVERYTHING) -> AsyncIterator[RunSummary]:
-        """Runs with at least one record that the query admits, newest first by their last record.
-
-        A torn line may have been of any run: every run of the file tells it.
-
-        Raises:
-            StoreError: the file is not there or cannot be read.
-        """
-        return self._pull(self._runs, query)
-
-    def records(self, run_id: str, query: Query = EVERYTHING) -> AsyncIterator[Record]:
-        """Records of one run that the query admits, oldest first.
-
-        Raises:
-            StoreError: the file is not there or cannot be read.
-        """
-        return self._pull(self._records, run_id, query)
-
-    def marks(self) -> AsyncIterator[Mark]:
-        """All marks, in the order of the file.
-
-        Raises:
-            StoreError: the file is not there or cannot be read.
-        """
-        return self._pull(self._marks)
-
     def _runs(self, query: Query) -> Iterator[RunSummary]:
         lines = self._lines()
         scans: dict[str, RunScan] = {}
@@ -136,7 +104,7 @@ class JsonLinesReader(LineReader):
             if scan is None:
                 scan = scans[record.run_id] = RunScan(query)
             scan.add(record)
-        problems = lines.problems()
+        problems = lines.problems()  # a torn line may have been of any run: each tells it
         yield from newest_first((scan.summary(problems) for scan in scans.values() if scan.admitted), query)
 
     def _records(self, run_id: str, query: Query) -> Iterator[Record]:
