@@ -11,14 +11,15 @@ from cli_kit import SECONDS, STORES, Here, clean_environment
 from lane_kit import auntil, until
 
 import asynctrace
-from asynctrace import ConfigurationError, StoreError, Trace, Verdict, find_traces, prune, verify
+from asynctrace import ConfigurationError, StoreError, Trace, Verdict, averify, find_traces, prune, verify
+from asynctrace.core.batch import Batch, Mark
 from asynctrace.pipeline.chore import ChoreTimer
 from asynctrace.pipeline.claim import exclusively
 from asynctrace.pipeline.state_directory import StateDirectory
 from asynctrace.retention import Cleaner, Retention, _began
 from asynctrace.sinks import registry
 from asynctrace.testing import ManualClock, make_run
-from asynctrace.testing.records import START_NS
+from asynctrace.testing.records import PRODUCER, START_NS
 
 HOUR, DAY = 3_600.0, 86_400.0
 
@@ -202,6 +203,32 @@ def test_the_command(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_ids(url) == {"new"}
     assert here("prune", url).code == 2
     assert here("prune", url, "--store", url, "--days", "1").code == 2
+
+
+# -- what is told of what went -------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_marks_do_not_grow_for_ever(url: str) -> None:
+    """There is one for each batch, and they stay when what they tell of goes."""
+    old, young = make_run("old", first=1, logs=2_998), make_run("young", first=3_001, logs=998)
+    sink, reader = registry.sink_from_url(url), registry.reader_from_url(url)
+    await sink.open()
+    for run in (old, young):
+        await sink.write(Batch(run, [Mark(PRODUCER, each.seq, each.seq, admitted=1) for each in run]))
+    assert len([mark async for mark in reader.marks()]) == 4_000
+
+    assert await reader.prune(young[0].time_ns) == 3_000
+    marks = [mark async for mark in reader.marks()]
+    assert len(marks) <= 1_100
+    assert (sum(mark.admitted for mark in marks), sum(mark.pruned for mark in marks)) == (4_000, 3_000)
+
+    late = Mark(PRODUCER, 4_001, 4_005, admitted=5)
+    await sink.write(Batch(make_run("late", first=4_001), [late]))
+    await sink.aclose()
+    assert [mark async for mark in reader.marks()][-1] == late
+    await reader.aclose()
+    assert (await averify(url)).verdict is Verdict.COMPLETE
 
 
 # -- in a pipeline -------------------------------------------------------------------------------------------

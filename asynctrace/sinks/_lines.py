@@ -6,6 +6,7 @@ import gzip
 import os
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import BinaryIO
 
 import msgspec
@@ -95,11 +96,10 @@ class Lines:
     def marks(self) -> Iterator[Mark]:
         """The marks."""
         for place, line in self._lines():
-            if line.startswith(_MARK_START):
-                try:
-                    yield mark_of(line)
-                except ValueError:
-                    self._tell_torn(place)
+            if (mark := mark_in(line)) is not None:
+                yield mark
+            elif line.startswith(_MARK_START):
+                self._tell_torn(place)
 
     def keys(self) -> Iterator[tuple[str, int]]:
         """The key of each record; looks at nothing else in a line that is whole."""
@@ -189,3 +189,11 @@ class Lines:
             self._problems.append(problem)
         else:
             self._more_problems += 1
+
+
+def mark_in(line: bytes) -> Mark | None:
+    """The mark of one line without its end; None for a record and for what cannot be read."""
+    if line.startswith(_MARK_START):
+        with suppress(ValueError):
+            return mark_of(line)
+    return None

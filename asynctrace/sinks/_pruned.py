@@ -1,18 +1,16 @@
-"""Marks that tell what is gone: without them, ``verify`` would say loss.
-
-Those of deleted files of lines stand in one small file beside the files that stay.
-"""
+"""What deleted files of lines held, in one small file beside those that stay: without it, ``verify`` would say loss."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 
 import msgspec
 
 from asynctrace.core.batch import Mark
 from asynctrace.core.decoding import mark_line, mark_of
+from asynctrace.sinks._marks import merged
 from asynctrace.sinks._replacement import put_in_place
 
 _PRODUCERS = 1_000  # of whom it is told, those heard of last; 200 bytes each
@@ -43,7 +41,7 @@ def add(path: str, deleted: int, marks: Iterable[Mark]) -> None:
         return
     before = _read(path)
     lines = [msgspec.json.encode(_Head(deleted)) + b"\n"]
-    lines += [mark_line(mark) + b"\n" for mark in merged([*map(mark_of, before[1:]), *marks])]
+    lines += [mark_line(mark) + b"\n" for mark in merged([*map(mark_of, before[1:]), *marks], _PRODUCERS)]
     unfinished = f"{path}.part"
     try:
         with open(unfinished, "wb") as file:
@@ -71,38 +69,3 @@ def _read(path: str) -> list[bytes]:
             return file.read().splitlines()
     except FileNotFoundError:
         return []
-
-
-def merged(marks: Iterable[Mark]) -> Iterator[Mark]:
-    """Marks that say the same of the numbers of each producer together, as few as will do."""
-    covering: dict[str, list[Mark]] = {}
-    pruned: dict[str, Mark] = {}
-    for mark in dict.fromkeys(marks):
-        told = covering.setdefault(mark.producer, [])
-        covering[mark.producer] = covering.pop(mark.producer)  # heard of last
-        if mark.pruned:
-            before = pruned.get(mark.producer, mark)
-            pruned[mark.producer] = Mark(
-                mark.producer,
-                min(before.first, mark.first),
-                max(before.last, mark.last),
-                admitted=0,
-                pruned=mark.pruned + (before.pruned if before is not mark else 0),
-            )
-        elif told and (both := told[-1].joined(mark)) is not None:
-            told[-1] = both
-        else:
-            told.append(mark)
-    for producer in list(covering)[-_PRODUCERS:]:
-        yield from covering[producer]
-        if producer in pruned:
-            yield pruned[producer]
-
-
-def pruned_marks(keys: Iterable[tuple[str, int]]) -> Iterator[Mark]:
-    """Marks that explain removed records: one a producer, over the range of its numbers that went."""
-    numbers: dict[str, list[int]] = {}
-    for producer, seq in keys:
-        numbers.setdefault(producer, []).append(seq)
-    for producer, gone in numbers.items():
-        yield Mark(producer, min(gone), max(gone), admitted=0, pruned=len(gone))

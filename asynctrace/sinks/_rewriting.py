@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from contextlib import ExitStack, nullcontext, suppress
 
+from asynctrace.core.batch import Mark
 from asynctrace.core.decoding import mark_line
 from asynctrace.core.record import Record
-from asynctrace.sinks._lines import Lines
-from asynctrace.sinks._pruned import pruned_marks
+from asynctrace.sinks._lines import Lines, mark_in
+from asynctrace.sinks._marks import merged, pruned_marks
 from asynctrace.sinks._replacement import put_in_place
 from asynctrace.sinks._rotation import GZIPPED
 
@@ -37,6 +38,7 @@ class Rewriting:
         self.gone: Keys = set()
         self._path = path
         self._doomed = doomed
+        self._marks: list[Mark] = []
         self._lines = Lines.of_one(path)
         self._temporary = f"{path}.pruned-{os.getpid()}"
         self._files = ExitStack()
@@ -49,7 +51,7 @@ class Rewriting:
                 if record is not None and record.run_id in doomed:
                     self.gone.add((record.producer, record.seq))
                 else:
-                    self._target.write(line + b"\n")
+                    self._keep(line)
             self._target.flush()
             os.fsync(self._target.fileno())
             self._files = files.pop_all()
@@ -67,11 +69,17 @@ class Rewriting:
         for line, record in self._read():
             if record is not None and record.run_id in self._doomed:
                 return False
-            self._target.write(line + b"\n")
-        for mark in pruned_marks(self.gone):
-            self._target.write(mark_line(mark) + b"\n")
+            self._keep(line)
+        self._target.write(_told(self._marks, self.gone))
         put_in_place(self._target, self._path, os.fstat(self._source.fileno()))
         return True
+
+    def _keep(self, line: bytes) -> None:
+        mark = mark_in(line)
+        if mark is None:
+            self._target.write(line + b"\n")
+        else:
+            self._marks.append(mark)
 
     def close(self) -> None:
         """Release the files; what is not finished is deleted."""
@@ -107,13 +115,20 @@ def remove(path: str, doomed: Set[str]) -> Keys:
             os.fchmod(file.fileno(), status.st_mode & 0o777)
             packed = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if path.endswith(GZIPPED) else None
             with packed or nullcontext(file) as output:
+                marks = []
                 for line, record in Lines.of_one(path).raw():
-                    if record is None or record.run_id not in doomed:
+                    if (mark := mark_in(line)) is not None:
+                        marks.append(mark)
+                    elif record is None or record.run_id not in doomed:
                         output.write(line + b"\n")
-                for mark in pruned_marks(gone):
-                    output.write(mark_line(mark) + b"\n")
+                output.write(_told(marks, gone))
             put_in_place(file, path, status)
     finally:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
     return gone
+
+
+def _told(marks: Iterable[Mark], gone: Keys) -> bytes:
+    """The marks at the end of the copy: a file that is pruned every night must not fill up with them."""
+    return b"".join(mark_line(mark) + b"\n" for mark in merged([*marks, *pruned_marks(gone)]))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from array import array
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from asynctrace.core.summary import RunSummary
 from asynctrace.errors import ConfigurationError, StoreError
 from asynctrace.sinks._sqlite_errors import as_store_errors, is_busy
 from asynctrace.sinks._sqlite_file import StoreFile
+from asynctrace.sinks._sqlite_pruning import MARK, Merging, Removal, rows_before
 from asynctrace.sinks._sqlite_query import conditions, moment, storable, teach
 from asynctrace.sinks._sqlite_rows import RowDecoder, selection
 from asynctrace.sinks._sqlite_runs import run_of, runs_of
@@ -134,12 +134,13 @@ class SQLiteReader:
         try:
             await thread.run(self._check)
             before = moment(older_than_ns)
-            for table, ids in await thread.run(
-                lambda: self._changed(file, lambda c: _rows_before(c, before))
-            ):
+            for table, ids in await thread.run(lambda: self._changed(file, lambda c: rows_before(c, before))):
                 for start in range(0, len(ids), _REMOVED_AT_ONCE):
-                    removal = _Removal(table, ids[start : start + _REMOVED_AT_ONCE])
+                    removal = Removal(table, ids[start : start + _REMOVED_AT_ONCE])
                     removed += await thread.run(partial(self._changed, file, removal))
+            through = 0
+            while (through := await thread.run(partial(self._changed, file, Merging(through)))) > 0:
+                pass
             return removed
         finally:
             try:
@@ -284,51 +285,10 @@ class _Pages:
         return f"{' UNION ALL '.join(parts)} ORDER BY datetime, producer, seq LIMIT ?", [*values, limit]
 
 
-class _Removal:
-    """Takes rows out of a table, and says so in the marks of their producers; how many were there."""
-
-    def __init__(self, table: str, ids: Sequence[int]) -> None:
-        chosen = f"FROM {table} WHERE id IN ({','.join('?' * len(ids))})"
-        told = "producer, min(seq), max(seq), count(*)"
-        self._keys = f"SELECT {told} {chosen} AND producer IS NOT NULL GROUP BY producer"
-        self._delete = f"DELETE {chosen}"
-        self._ids = ids
-
-    def __call__(self, connection: sqlite3.Connection) -> int:
-        # In one transaction: a record that is gone without a mark would be a loss to whoever verifies.
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for producer, first, last, count in connection.execute(self._keys, self._ids).fetchall():
-                _tell_pruned(connection, producer, first, last, count)
-            gone = connection.execute(self._delete, self._ids).rowcount
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        return gone
-
-
-def _tell_pruned(connection: sqlite3.Connection, producer: str, first: int, last: int, count: int) -> None:
-    """One mark a producer grows: a store that is pruned every night must not fill up with marks."""
-    grown = connection.execute(
-        f'UPDATE {MARKS} SET "first" = min("first", ?), "last" = max("last", ?), pruned = pruned + ? '
-        "WHERE producer = ? AND pruned > 0",
-        (first, last, count, producer),
-    )
-    if not grown.rowcount:
-        connection.execute(
-            f'INSERT INTO {MARKS} (producer, "first", "last", admitted, filtered, dropped, pruned) '
-            "VALUES (?, ?, ?, 0, 0, 0, ?)",
-            (producer, first, last, count),
-        )
-
-
 def _marks_of(connection: sqlite3.Connection) -> list[Mark]:
     if not columns_of(connection, MARKS):
         return []
-    names = 'producer, "first", "last", admitted, filtered, dropped, pruned'
-    return [Mark(*row) for row in connection.execute(f"SELECT {names} FROM {MARKS} ORDER BY id")]
+    return [Mark(*row) for row in connection.execute(f"SELECT {MARK} FROM {MARKS} ORDER BY id")]
 
 
 def _numbers_of(connection: sqlite3.Connection) -> list[Numbers]:
@@ -338,27 +298,6 @@ def _numbers_of(connection: sqlite3.Connection) -> list[Numbers]:
     if not halves:
         return []
     return list(in_ranges(connection.execute(f"{' UNION ALL '.join(halves)} ORDER BY producer, seq")))
-
-
-def _rows_before(connection: sqlite3.Connection, before: str) -> list[tuple[str, Sequence[int]]]:
-    """The rows of all runs without a newer record, by table, in the order in which they lie in it."""
-    # The + keeps SQLite from walking all newer records by their time for each old run.
-    newer = " AND ".join(
-        f"NOT EXISTS (SELECT 1 FROM {table} WHERE run_id = old.run_id AND +datetime >= ?)"
-        for table in (TRACES, EVENTS)
-    )
-    old = " UNION ".join(f"SELECT run_id FROM {table} WHERE datetime < ?" for table in (TRACES, EVENTS))
-    rows = connection.execute(f"SELECT run_id FROM ({old}) AS old WHERE {newer}", (before,) * 4)
-    runs = [row[0] for row in rows]
-    found: list[tuple[str, Sequence[int]]] = []
-    for table in (TRACES, EVENTS):
-        ids = array("q")
-        for run_id in runs:
-            ids.extend(
-                row[0] for row in connection.execute(f"SELECT id FROM {table} WHERE run_id = ?", (run_id,))
-            )
-        found.append((table, array("q", sorted(ids))))
-    return found
 
 
 def _used_bytes(connection: sqlite3.Connection) -> int:

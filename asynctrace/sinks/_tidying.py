@@ -17,7 +17,7 @@ from typing import Any
 
 from asynctrace.core.batch import Mark
 from asynctrace.sinks._lines import Lines
-from asynctrace.sinks._pruned import merged, pruned_marks
+from asynctrace.sinks._marks import merged, pruned_marks
 from asynctrace.sinks._replacement import put_in_place
 from asynctrace.sinks._rotation import GZIPPED, Rotation, rotated
 

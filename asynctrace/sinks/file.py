@@ -8,7 +8,8 @@
 │   └── events.jsonl      starts and ends of runs and spans
 └── marks.jsonl           what became of each range of numbers; for ``verify``
 
-A file of a run that was rotated stands beside it as ``stdout.000001.txt``; ``marks.jsonl`` is never rotated.
+A file of a run that was rotated stands beside it as ``stdout.000001.txt``; ``marks.jsonl`` is never
+rotated, but retention merges what it says.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from os import PathLike
 
 from asynctrace.core.batch import Batch, Mark
@@ -34,7 +36,8 @@ from asynctrace.sinks._files import AppendFiles, most_open_files
 from asynctrace.sinks._folders import PREFIX, folder_of
 from asynctrace.sinks._line_reader import LineReader, size_of
 from asynctrace.sinks._lines import Lines
-from asynctrace.sinks._pruned import pruned_marks
+from asynctrace.sinks._marks import merged, pruned_marks
+from asynctrace.sinks._replacement import put_in_place
 from asynctrace.sinks._rotation import Compression, Rotation
 from asynctrace.sinks._select import RunScan, in_order, newest_first
 from asynctrace.sinks._template import Template
@@ -50,6 +53,7 @@ STDOUT, STDERR, METADATA, EVENTS, MARKS = (
     "marks.jsonl",
 )
 _CACHED_FOLDERS = 10_000  # names of runs that may be alive at once
+_MANY_MARKS = 1 << 18  # bytes from which it pays to merge them
 _LOCK_TIMEOUT = 10.0  # seconds that prune tries to get the directory for itself
 
 
@@ -240,21 +244,41 @@ class FileReader(LineReader):
     def _prune(self, older_than_ns: int) -> int:
         states = {folder: self._state_of(folder) for folder in self._folders()}
         old = {folder: keys for folder in states if (keys := self._keys_before(folder, older_than_ns))}
-        lock = DirectoryLock(self._path)
         gone: set[tuple[str, int]] = set()
-        try:
-            for folder, known in old.items():
-                # Writers look at their files again after each wait for the lock, and make them anew.
-                with lock.exclusive(_LOCK_TIMEOUT):
-                    same = self._state_of(folder) == states[folder]
-                    keys = known if same else self._keys_before(folder, older_than_ns)
-                    if keys:
-                        shutil.rmtree(os.path.join(self._path, folder))
-                        gone |= keys
-        finally:
-            lock.close()
-            self._tell_pruned(gone)
+        with closing(DirectoryLock(self._path)) as lock:
+            try:
+                for folder, known in old.items():
+                    # Writers look at their files again after each wait for the lock, and make them anew.
+                    with lock.exclusive(_LOCK_TIMEOUT):
+                        same = self._state_of(folder) == states[folder]
+                        keys = known if same else self._keys_before(folder, older_than_ns)
+                        if keys:
+                            shutil.rmtree(os.path.join(self._path, folder))
+                            gone |= keys
+            finally:
+                self._tell_pruned(gone)
+            self._merge_marks(lock)
         return len(gone)
+
+    def _merge_marks(self, lock: DirectoryLock) -> None:
+        """They outlive what they tell of: without this they would grow for ever."""
+        path = os.path.join(self._path, MARKS)
+        if size_of(path) < _MANY_MARKS:
+            return
+        unfinished = f"{path}.merged-{os.getpid()}"
+        with lock.exclusive(_LOCK_TIMEOUT):
+            before = list(Lines(path).marks())
+            after = list(merged(before))
+            if len(after) > len(before) // 2:
+                return
+            try:
+                with open(unfinished, "xb") as file:
+                    os.fchmod(file.fileno(), os.stat(path).st_mode & 0o777)
+                    file.writelines(mark_line(mark) + b"\n" for mark in after)
+                    put_in_place(file, path)
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(unfinished)
 
     def _state_of(self, folder: str) -> object:
         with os.scandir(os.path.join(self._path, folder)) as entries:

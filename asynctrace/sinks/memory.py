@@ -13,7 +13,7 @@ from asynctrace.core.record import Record
 from asynctrace.core.summary import RunSummary
 from asynctrace.errors import ConfigurationError, SinkClosedError
 from asynctrace.ports import LocalSink
-from asynctrace.sinks._pruned import pruned_marks
+from asynctrace.sinks._marks import pruned_marks
 from asynctrace.sinks._select import RunScan, in_order, newest_first
 
 _KEPT_MARKS = 10_000  # a program that runs for months must not grow by its marks
