@@ -302,6 +302,36 @@ def test_killed_while_rotating_nothing_that_was_promised_is_lost(tmp_path: Path)
     assert [name for name in names(tmp_path) if not name.endswith(".gz")] == ["t.jsonl"]
 
 
+COMPRESSES = """
+import asyncio, sys
+from asynctrace.sinks.jsonl import JsonLinesSink
+from asynctrace.testing import make_batch
+async def main(path):
+    sink = JsonLinesSink(path, rotate_bytes=1, compress="gzip")
+    await sink.open()
+    for first in (0, 10):
+        await sink.write(make_batch(10, first=first))
+    await sink.aclose()
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+def test_no_file_is_overlooked_while_it_is_compressed(tmp_path: Path) -> None:
+    """The system reads a long directory in pieces; a number overlooked would be given twice, and a file lost."""
+    path, count = tmp_path / "t.jsonl", 2_000
+    for number in range(1, count + 1):
+        (tmp_path / f"t.{number:06d}.jsonl").write_text("{}\n")
+    process = start(COMPRESSES, path)
+    looks = 0
+    while process.poll() is None:
+        found = rotated(str(path))
+        assert len(found) >= count
+        looks += 1
+    assert ended([process]) == [0]
+    assert looks > 2
+    assert any(each.endswith(".gz") for each in rotated(str(path)))
+
+
 # -- what becomes of rotated files ---------------------------------------------------------------------------
 
 

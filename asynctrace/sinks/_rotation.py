@@ -99,19 +99,26 @@ def rotated(path: str) -> list[str]:
     pattern = re.compile(
         rf"{re.escape(stem)}\.(\d{{{_DIGITS},}}){re.escape(suffix)}(?:{re.escape(GZIPPED)})?"
     )
+    # The system reads a directory in pieces. Of a file that is just being compressed, a reading may pass the place
+    # of the new name before that is there, and find the old one gone; the next reading finds the new one.
+    found = _numbered(folder, pattern)
+    found |= _numbered(folder, pattern)
+    return [os.path.join(folder, found[number]) for number in sorted(found)]
+
+
+def _numbered(folder: str, pattern: re.Pattern[str]) -> dict[int, str]:
     found: dict[int, str] = {}
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if (match := pattern.fullmatch(entry.name)) is not None:
                     number, known = int(match[1]), found.get(int(match[1]))
-                    if known is None or len(entry.name) < len(
-                        known
-                    ):  # both are whole; the plain one reads faster
+                    # Both are whole; the plain one reads faster.
+                    if known is None or len(entry.name) < len(known):
                         found[number] = entry.name
     except FileNotFoundError:
-        return []
-    return [os.path.join(folder, found[number]) for number in sorted(found)]
+        pass
+    return found
 
 
 def number_of(part: str, path: str) -> int:
@@ -125,7 +132,12 @@ def next_name(path: str) -> str:
     stem, suffix = os.path.splitext(path)
     before = rotated(path)
     last = max(number_of(before[-1], path) if before else 0, last_deleted(path_of(path)))
-    return f"{stem}.{last + 1:0{_DIGITS}d}{suffix}"
+    while True:
+        last += 1
+        name = f"{stem}.{last:0{_DIGITS}d}{suffix}"
+        # In this order: of one that is being compressed, the new name is there before the old one goes.
+        if not os.path.lexists(name) and not os.path.lexists(name + GZIPPED):
+            return name
 
 
 def opened(path: str) -> Iterator[tuple[str, BinaryIO]]:
