@@ -21,7 +21,7 @@ from asynctrace.core.process import ProcessInfo
 from asynctrace.core.query import EVERYTHING, Query
 from asynctrace.core.record import Kind, Record, Status
 from asynctrace.core.run import COLUMN_FIELDS, RunContext
-from asynctrace.core.summary import RunSummary, summarise
+from asynctrace.core.summary import RunFold, RunSummary
 from asynctrace.errors import ConfigurationError, StoreError
 from asynctrace.sinks._liveness import current_boot
 from asynctrace.sinks.sqlite import SQLiteReader, SQLiteSink
@@ -32,6 +32,13 @@ pytestmark = pytest.mark.anyio
 T = TypeVar("T")
 SECOND = 1_000_000_000
 HOUR = 3600 * SECOND
+
+
+def summary_of(records: list[Record]) -> RunSummary:
+    fold = RunFold()
+    for record in records:
+        fold.add(record)
+    return fold.summary()
 
 
 # ---- the statements of the documents, as they stand there
@@ -295,7 +302,7 @@ async def test_a_summary_is_what_the_records_tell(tmp_path: Path) -> None:
         ("a", "ok", 2, "second"),
         ("b", "cancelled", 1, None),
     ]
-    assert runs == [summarise(await listed(reader.records(run.run_id))) for run in runs]
+    assert runs == [summary_of(await listed(reader.records(run.run_id))) for run in runs]
     assert await reader.find("a") == runs[1]
     assert await reader.find("nobody") is None
     assert await reader.find("\ud800") is None

@@ -158,15 +158,3 @@ class RunFold:
         if not self._attempts:
             raise ValueError("a run without any record cannot be told")
         return max(self._attempts.values(), key=lambda attempt: (attempt.first_ns, attempt.run.attempt))
-
-
-def summarise(records: Iterable[Record], problems: Iterable[str] = ()) -> RunSummary:
-    """A run from all its records, in any order; the same record must not come twice.
-
-    Raises:
-        ValueError: there is no record.
-    """
-    fold = RunFold()
-    for record in records:
-        fold.add(record)
-    return fold.summary(problems)
