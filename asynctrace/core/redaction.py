@@ -108,11 +108,9 @@ class Redactor:
         if self.mode == "off" or not records:
             return
         try:
-            for context in (
-                records.contexts if type(records) is Slice else {record.context for record in records}
-            ):
-                if not context.redacted:
-                    self.redact_context(context)
+            contexts = records.contexts if type(records) is Slice else {record.context for record in records}
+            for context in contexts:
+                self.redact_context(context)
             suspects = self._suspects(records, payloads, nested)
         except Exception:  # a processor may have put anything into a record
             self._rules.errors += 1

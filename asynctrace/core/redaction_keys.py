@@ -53,23 +53,10 @@ _VALUE = word_set(
     "value values"
 )
 
-
-_HUBS = (
-    *(
-        b"pass",
-        b"pw",
-        b"secret",
-        b"token",
-        b"jwt",
-        b"srf",
-        b"otp",
-        b"key",
-        b"auth",
-        b"mfa",
-        b"security",
-        b"cookie",
-    ),
-    *(b"sessid", b"sessionid", b"cred", b"card", b"ccn", b"cc-n", b"cv", b"ssn", b"bearer"),
+# Of these, one at least is in every name that stands for a secret; they are looked for before any name is read.
+_HUBS = tuple(
+    b"pass pw secret token jwt srf otp key auth mfa security cookie "
+    b"sessid sessionid cred card ccn cc-n cv ssn bearer".split()
 )
 
 
