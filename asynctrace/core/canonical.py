@@ -100,6 +100,7 @@ class Walk:
         return scalar
 
     def text(self, value: str) -> Form:
+        """A text, clean and cut where it is over-long."""
         return self.leaf(clean(value, self.limits.max_text))
 
     def told(self, value: object) -> Form:
@@ -115,14 +116,17 @@ class Walk:
         return text
 
     def integer(self, value: int) -> Form:
+        """An int, or its text where 64 bits do not hold it."""
         return self.leaf(value) if -(2**63) <= value < 2**64 else self.text(int_text(value))
 
     def real(self, value: float) -> Form:
+        """A float, or its name where JSON has no number for it."""
         if math.isfinite(value):
             return self.leaf(value)
         return self.leaf("NaN" if value != value else "Infinity" if value > 0 else "-Infinity")
 
     def binary(self, value: Any) -> Form:
+        """Bytes in base64."""
         return self.text(base64.b64encode(memoryview(value).tobytes()).decode())
 
     # Containers.

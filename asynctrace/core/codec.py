@@ -97,7 +97,7 @@ def canonical(payload: bytes) -> dict[str, Any]:
             return _decode_small(payload)
         if len(payload) <= _limits.max_payload:
             return _decode_large(payload)
-    except Exception:
+    except Exception:  # over-long, not canonical, or no MessagePack: the walk tells
         pass
     return _walk(payload)
 

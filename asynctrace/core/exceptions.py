@@ -52,7 +52,7 @@ def tell(caught: Caught | ExceptionInfo) -> ExceptionInfo:
         return caught
     try:
         stack = "".join(caught.traceback.format()) if caught.traceback is not None else ""
-    except Exception:
+    except Exception:  # what it says is kept without its stack
         stack = ""
     return ExceptionInfo(
         clean_text(caught.type), caught.message, clean_text(stack or f"{caught.type}: {caught.message}\n")

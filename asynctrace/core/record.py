@@ -30,6 +30,7 @@ class Kind(IntEnum):
 
     @property
     def label(self) -> str:
+        """The lower-case name, as every store keeps it."""
         return self.name.lower()
 
 
@@ -123,6 +124,7 @@ class Record(Struct, gc=False, eq=False):
 
     @property
     def run_id(self) -> str:
+        """The run that it belongs to."""
         return self.context.run.run_id
 
     @property

@@ -16,4 +16,5 @@ class Status(IntEnum):
 
     @property
     def label(self) -> str:
+        """The lower-case name, as every store keeps it."""
         return self.name.lower()

@@ -84,6 +84,7 @@ class Wire:
 
     @property
     def ended(self) -> bool:
+        """Whether everything has been read or passed over."""
         return self._position == len(self._payload)
 
     def read(self) -> Any:
