@@ -80,9 +80,8 @@ def _recorder(level: Level, long_way: str, result: Awaited | None, inside: bool)
                     passes = screen.names.issuperset(fields)
                     for value in fields.values():
                         kind = type(value)
-                        if (
-                            kind is int or kind is float
-                        ):  # most values are; a look into a set costs three times as much
+                        # Most values are these two; a look into a set costs three times as much.
+                        if kind is int or kind is float:
                             continue
                         if value not in texts if kind is str else kind not in PLAIN:
                             passes = False

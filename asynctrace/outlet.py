@@ -30,9 +30,8 @@ class Outlet:
         self.intake = intake
         self.threshold = threshold
         self._handles: weakref.WeakSet[Emitter] = weakref.WeakSet()
-        self._variant: Callable[[Any, int], Any] | None = (
-            None  # makes the classes of handles; None: the usual ones
-        )
+        # Makes the classes of handles; None: the usual ones.
+        self._variant: Callable[[Any, int], Any] | None = None
         self.span_class: Callable[[int], Any] | None = None
         """Makes the class of spans with that threshold; None: the usual one."""
         if isinstance(intake, JournaledIntake):

@@ -156,9 +156,8 @@ class Receipt:
         waited_for.leave()
         if not waited_for.done.done():
             for pipeline in self._pipelines():
-                pipeline.begin_flush(
-                    to_disk=self._to == "disk"
-                )  # nobody waits for it: it ends the pauses between batches
+                # Nobody waits for it: it ends the pauses between batches.
+                pipeline.begin_flush(to_disk=self._to == "disk")
         return waited_for.done
 
     def _wait(self, done: concurrent.futures.Future[None]) -> None:

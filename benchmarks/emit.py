@@ -148,9 +148,8 @@ async def beside_floor(samples: int) -> Values:
             "info in a long function": long_function_case(trace, RETAINED),
         }
         values = await alternate(cases, samples)
-    check(
-        "info and ainfo", sink.count, 3 * (samples + 1) * RETAINED + 4
-    )  # run and span: a start and an end each
+    # Four more than were emitted: run and span have a start and an end each.
+    check("info and ainfo", sink.count, 3 * (samples + 1) * RETAINED + 4)
     return values
 
 

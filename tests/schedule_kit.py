@@ -296,9 +296,8 @@ class Store:
         self._is_open = False
 
     async def write(self, batch: Batch) -> None:
-        if (
-            not self._is_open
-        ):  # two lives that hold the same object may both have opened and one of them closed it
+        # Two lives that hold the same object may both have opened and one of them closed it.
+        if not self._is_open:
             raise SinkClosedError(f"{self!r} is not open")
         self.writes += 1
         step = self.script.popleft() if self.script else self.weather

@@ -369,9 +369,8 @@ async def test_a_lane_with_many_bytes_spills_and_reads_back_in_parts(
         for i in range(200):
             trace.info(f"m{i} " + "x" * 5_000)
         await auntil(lambda: trace.pipeline.stats().lanes[0].spooled > 150)
-        await auntil(
-            lambda: trace.pipeline.stats().lanes[0].pending_bytes < 100_000
-        )  # on disk, not in memory
+        # On disk, not in memory.
+        await auntil(lambda: trace.pipeline.stats().lanes[0].pending_bytes < 100_000)
         sink.up = True
         await trace.aflush()
         assert trace.pipeline.stats().lanes[0].lost == 0

@@ -936,9 +936,8 @@ def test_every_value_has_a_canonical_form_and_both_roads_agree(fields: dict[str,
         directly = codec.pack(fields)
     except Exception:
         return
-    assert repr(codec.canonical(directly)) == repr(
-        form
-    )  # by repr: 1, 1.0 and True are equal, keys have an order
+    # By repr: 1, 1.0 and True are equal, keys have an order.
+    assert repr(codec.canonical(directly)) == repr(form)
 
 
 @settings(max_examples=200, deadline=None)

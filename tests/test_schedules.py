@@ -640,9 +640,8 @@ def test_schedules_that_once_went_wrong(
     for is_local in (False, True):
         go_through(clock, state, monkeypatch, Setup(((is_local, options),)), lives)
     assert clock.thread is not None
-    asyncio.run_coroutine_threadsafe(asyncio.sleep(0.2), clock.thread).result(
-        10
-    )  # what is still to come there
+    # What is still to come there.
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0.2), clock.thread).result(10)
     gc.collect()
     assert "was destroyed" not in caplog.text
     assert "Exception in callback" not in caplog.text

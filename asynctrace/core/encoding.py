@@ -71,9 +71,8 @@ def _joined_block(part: Slice) -> bytes | None:
     messages = list({raw.message for raw in raws})
     numbers = range(part.first, part.first + count)
     texts = to_json_lines([*part.fields, *times, *numbers, *messages]).split(b"\n")
-    message_texts = dict(
-        zip(messages, texts[3 * count :], strict=False)
-    )  # a line end is behind the last one, too
+    # Behind the last line end there is one text more, an empty one.
+    message_texts = dict(zip(messages, texts[3 * count :], strict=False))
     fields = texts[:count]
     resolve, usage_text = part.sites.resolve, _usage_text(part.usage)
     context = span = code = message = None

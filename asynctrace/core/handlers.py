@@ -44,9 +44,8 @@ def handler_of(kind: type, walk: Walk) -> Handler:
     exact = _EXACT.get(id(kind))  # by identity: a metaclass may have its own __hash__ and __eq__
     if exact is not None:
         return exact
-    bases = set(
-        map(id, _bases_of(kind))
-    )  # issubclass would ask an abstract base class, and that the metaclass
+    # Not by issubclass, which would ask an abstract base class, and that the metaclass.
+    bases = set(map(id, _bases_of(kind)))
     for base, handler in _SUBCLASSES:
         if id(base) in bases:
             return handler

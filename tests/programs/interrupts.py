@@ -33,9 +33,8 @@ class Round:
     async def main(self) -> None:
         trace = asynctrace.Trace("r", sinks=[self.store])
         await trace.__aenter__()
-        end = (
-            time.monotonic() + 0.1
-        )  # the interpreter may swallow an interrupt: in a weak reference's callback
+        # Not for ever: the interpreter may swallow an interrupt, in a weak reference's callback.
+        end = time.monotonic() + 0.1
         while time.monotonic() < end:
             for _ in range(50):
                 trace.info(f"{self.emitted}")
