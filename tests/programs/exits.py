@@ -37,6 +37,19 @@ def unhurried():
     asynctrace.configure(store, close_timeout=60)
 
 
+def emit(trace, count=2_000):
+    for i in range(count):
+        trace.info(f"m{i}")
+
+
+async def opened(messages=0):
+    """A run that nobody closes, with so many records on their way."""
+    trace = asynctrace.Trace("r", sinks=[store])
+    await trace.__aenter__()
+    emit(trace, messages)
+    return trace
+
+
 def no_loop():
     trace = asynctrace.Trace("r", sinks=[store])
     for i in range(100):
@@ -153,8 +166,7 @@ def siblings_in_finally():
             trace.info(f"last {i}")
 
     async def main():
-        trace = asynctrace.Trace("r", sinks=[store])
-        await trace.__aenter__()
+        trace = await opened()
         tasks = [asyncio.create_task(sibling(trace, i)) for i in range(20)]
         await asyncio.sleep(0.01)
         trace.info("main")
@@ -170,8 +182,7 @@ def cancel_all():
     """The usual recipe of a graceful shutdown cancels our tasks too, and waits for them."""
 
     async def main():
-        trace = asynctrace.Trace("r", sinks=[store])
-        await trace.__aenter__()
+        trace = await opened()
         trace.info("before")
         await trace.aflush()
         started = time.monotonic()
@@ -188,26 +199,14 @@ def cancel_all():
 
 
 def bare_loop_closed():
-    async def main():
-        trace = asynctrace.Trace("r", sinks=[store])
-        await trace.__aenter__()
-        for i in range(100):
-            trace.info(f"m{i}")
-
     loop = new_loop()
-    loop.run_until_complete(main())
+    loop.run_until_complete(opened(100))
     loop.close()
 
 
 def bare_loop_left_open():
-    async def main():
-        trace = asynctrace.Trace("r", sinks=[store])
-        await trace.__aenter__()
-        for i in range(100):
-            trace.info(f"m{i}")
-
     loop = new_loop()
-    loop.run_until_complete(main())
+    loop.run_until_complete(opened(100))
     sys.modules["keep"] = loop
 
 
@@ -215,8 +214,7 @@ def other_loop_closes():
     """The home stands still for good; another loop awaits the closing."""
 
     async def main():
-        trace = asynctrace.Trace("r", sinks=[store])
-        await trace.__aenter__()
+        trace = await opened()
         trace.info("m")
         return trace
 
@@ -244,8 +242,7 @@ def async_generator():
     kept = []
 
     async def main():
-        trace = asynctrace.Trace("r", sinks=[store])
-        await trace.__aenter__()
+        trace = await opened()
         generator = numbers(trace)
         kept.append(generator)
         await generator.__anext__()
@@ -314,8 +311,7 @@ def interrupted_bare():
     counts = {"a": 0}
 
     async def main():
-        trace = asynctrace.Trace("r", sinks=[store])
-        await trace.__aenter__()
+        trace = await opened()
         while True:
             for _ in range(500):
                 trace.info(f"a {counts['a']}")
@@ -478,16 +474,8 @@ def aclose_cancelled():
 
 def closed_under_us():
     """The loop is closed past every hook while records are on their way; others follow."""
-
-    async def main():
-        trace = asynctrace.Trace("r", sinks=[store])
-        await trace.__aenter__()
-        for i in range(100):
-            trace.info(f"m{i}")
-        return trace
-
     loop = new_loop()
-    trace = loop.run_until_complete(main())
+    trace = loop.run_until_complete(opened(100))
     type(loop).close(loop)
     for i in range(100, 200):
         trace.info(f"m{i}")
@@ -578,11 +566,6 @@ def terminated_in_loop():
                 await asyncio.sleep(0.002)
 
     run(main())
-
-
-def emit(trace, count=2_000):
-    for i in range(count):
-        trace.info(f"m{i}")
 
 
 def end_by_sigterm():
