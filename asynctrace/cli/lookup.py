@@ -1,4 +1,4 @@
-"""Which run a word on the command line means."""
+"""Which store and which run the words on a command line mean."""
 
 from __future__ import annotations
 
@@ -13,6 +13,21 @@ if TYPE_CHECKING:
 
 LATEST = "latest"
 _NAMED = 5  # candidates that an error lists
+
+
+def store_meant(argument: str | None, option: str | None) -> str | None:
+    """The store of a command that takes it as STORE or as ``--store``; None where it is not named.
+
+    Args:
+        argument: what STORE says.
+        option: what ``--store`` says.
+
+    Raises:
+        ConfigurationError: both are given.
+    """
+    if argument is not None and option is not None:
+        raise ConfigurationError("--store", option, f"nothing, for STORE says {argument} already")
+    return argument or option
 
 
 async def find_run(reader: Reader, wanted: str, store: str | None = None) -> RunSummary:

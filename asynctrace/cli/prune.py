@@ -5,6 +5,8 @@ from __future__ import annotations
 import asynctrace
 from asynctrace.cli import options
 from asynctrace.cli.documents import to_json
+from asynctrace.cli.lookup import store_meant
+from asynctrace.cli.words import count
 from asynctrace.errors import ConfigurationError
 
 
@@ -20,10 +22,8 @@ def prune(
 
     from asynctrace.cli import screen
 
-    if store is not None and named is not None:
-        raise ConfigurationError("--store", named, f"nothing, for STORE says {store} already")
+    meant = store_meant(store, named)
     if not days and not max_bytes:
         raise ConfigurationError("--days", days, "a number above 0, or --max-bytes")
-    removed = asyncio.run(asynctrace.aprune(store or named, days=days, max_bytes=max_bytes))
-    text = f"{removed:,} record{'' if removed == 1 else 's'} removed\n"
-    screen.write(to_json({"removed": removed}) if as_json else text)
+    removed = asyncio.run(asynctrace.aprune(meant, days=days, max_bytes=max_bytes))
+    screen.write(to_json({"removed": removed}) if as_json else f"{count(removed, 'record')} removed\n")

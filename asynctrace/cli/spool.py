@@ -6,6 +6,7 @@ import asynctrace
 from asynctrace.cli import options
 from asynctrace.cli.documents import to_json
 from asynctrace.cli.exits import Exit
+from asynctrace.cli.words import count
 from asynctrace.errors import ConfigurationError
 
 
@@ -66,7 +67,5 @@ def _replay(timeout: float, as_json: bool) -> None:
 def _say(counts: dict[str, int], as_json: bool) -> None:
     from asynctrace.cli import screen
 
-    text = ", ".join(
-        f"{number:,} record{'' if number == 1 else 's'} {what}" for what, number in counts.items()
-    )
+    text = ", ".join(f"{count(number, 'record')} {what}" for what, number in counts.items())
     screen.write(to_json(counts) if as_json else f"{text}\n")

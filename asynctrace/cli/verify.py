@@ -8,7 +8,7 @@ import asynctrace
 from asynctrace.cli import options
 from asynctrace.cli.documents import to_json
 from asynctrace.cli.exits import Exit
-from asynctrace.errors import ConfigurationError
+from asynctrace.cli.lookup import store_meant
 
 if TYPE_CHECKING:
     from asynctrace import ProducerAccount, Verification
@@ -28,9 +28,7 @@ def verify(
     """
     import asyncio
 
-    if store is not None and named is not None:
-        raise ConfigurationError("--store", named, f"nothing, for STORE says {store} already")
-    found = asyncio.run(asynctrace.averify(store or named))
+    found = asyncio.run(asynctrace.averify(store_meant(store, named)))
 
     from asynctrace.cli import screen, verdict_table  # here, for --help does without rich
 
