@@ -396,17 +396,19 @@ def test_no_secret_is_in_the_journal(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_has_its_own_journal(tmp_path: Path) -> None:
     play(tmp_path, "forked")
-    assert len(journals(tmp_path)) == 2
     assert recover(tmp_path).code == 0
+    assert journals(tmp_path) == []
     found = Counter(row[0] for row in rows(tmp_path / "t.db", "message"))
     assert (found["before"], found["in the child"], found["in the parent"]) == (50, 100, 100)
+    assert len(set(rows(tmp_path / "t.db", "producer"))) == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_killed_child_leaves_its_parent_alone(tmp_path: Path) -> None:
     assert play(tmp_path, "parent_lives") == 0
-    assert len(journals(tmp_path)) == 1
+    # Where the parent looks for journals late, it finds the child's and delivers it; else that is left to us.
     assert recover(tmp_path).code == 0
+    assert journals(tmp_path) == []
     found = Counter(row[0] for row in rows(tmp_path / "t.db", "message"))
     assert (found["before"], found["in the child"], found["in the parent"], found["after"]) == (
         1,
