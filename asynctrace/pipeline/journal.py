@@ -285,6 +285,8 @@ class Journal:
                 self._spare.append(segment)
                 return
         segment.remove()
+        with suppress(OSError):  # who closed the journal could not, with this in it
+            segment.path.parent.rmdir()
 
     def _say(self, message: str, *args: object) -> None:
         diagnostics.say(logging.WARNING, ("journal", message), message, *args)
