@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -124,12 +124,14 @@ async def afind_traces(
 
     Args:
         store: the URL of a store, or a reader; by default the first readable store of the process default.
-        level: the record's level is this or above.
+        level: the record's level is this or above; the end of a run or span that failed has level error.
         since: inclusive; a datetime, ISO text (UTC unless it says otherwise) or nanoseconds since the epoch.
         until: exclusive; likewise.
-        text: the message contains it, whatever the case.
+        text: the message contains it, whatever the case; that of a start or an end is the name of its span or run.
         name: the run's name or workflow name.
-        fields: each field has this value; ``{"tags": "nightly"}`` looks at the column of that name.
+        fields: each field (bound, or the record's own) has this value, or is a list with this value in it:
+            ``{"tags": "nightly"}`` finds ``tags="nightly"`` and ``tags=["nightly", "eu"]``. None for a field that
+            fills a column (``tags``, ``user_id``, …): it has no value.
         limit: at most so many runs.
 
     Raises:
@@ -139,35 +141,10 @@ async def afind_traces(
     query = make_query(level, since, until, text, name, fields, limit)
     reader, owned = open_reader(store)
     try:
-        return await _runs(reader, query)
+        return [summary async for summary in reader.runs(query)]
     finally:
         if owned:
             await reader.aclose()
-
-
-async def _runs(reader: Reader, query: Query) -> list[RunSummary]:
-    if not query.level:
-        return [summary async for summary in reader.runs(query)]
-    # Starts and ends of runs and spans pass a reader's test at any level: it finds more runs than count here.
-    found: list[RunSummary] = []
-    for summary in [summary async for summary in reader.runs(replace(query, limit=None))]:
-        if len(found) == query.limit:
-            break
-        if await _reaches(reader.records(summary.run_id, query), query.level):
-            found.append(summary)
-    return found
-
-
-async def _reaches(records: AsyncIterator[Record], level: int) -> bool:
-    try:
-        async for record in records:
-            if record.level >= level:
-                return True
-        return False
-    finally:
-        # A generator that is merely dropped holds its files until the loop gets to it.
-        if isinstance(records, AsyncGenerator):
-            await records.aclose()
 
 
 async def afind_trace(run_id: str, store: str | Reader | None = None) -> StoredRun:
@@ -280,7 +257,7 @@ def make_query(
     if limit is not None and limit < 1:
         raise ConfigurationError("limit", limit, "a whole number from 1")
     return Query(
-        level=0 if level is None else Level.parse(level),
+        floor=0 if level is None else Level.parse(level),
         since_ns=_moment("since", since),
         until_ns=_moment("until", until),
         text=text,

@@ -1,6 +1,8 @@
 """``find_traces`` and ``find_trace``: the same answers from every store, in both colours."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from asynctrace import (
 from asynctrace.sinks.memory import MemoryReader, MemorySink
 
 STORES = ["memory", "file", "jsonl", "sqlite"]
+TARGETS = {"file": "logs", "jsonl": "t.jsonl", "sqlite": "t.db"}
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,22 @@ def stores(place: Path) -> dict[str, str | Reader]:
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest, stores: dict[str, str | Reader]) -> str | Reader:
     return stores[request.param]
+
+
+@pytest.fixture(params=STORES)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@contextmanager
+def opened(place: Path, kind: str) -> Iterator[tuple[list[Any], str | Reader]]:
+    """What to record with in a store of its own, and what to read it back by."""
+    if kind == "memory":
+        sink = MemorySink()
+        yield [sink], MemoryReader(sink)
+    else:
+        url = f"{'sqlite' if kind == 'sqlite' else 'file'}:{place}/{TARGETS[kind]}"
+        yield [url], url
 
 
 NOW = datetime.now(UTC)
@@ -264,3 +283,59 @@ def test_a_store_that_is_asked_more_than_once(place: Path, stores: dict[str, str
             await reader.aclose()
 
     assert asyncio.run(ask()) == (find_traces(stores["memory"]), "plain")
+
+
+@pytest.mark.parametrize("limit", [None, 1, 2, 50])
+def test_a_level_is_found_however_far_behind_the_beginning_it_is(
+    tmp_path: Path, kind: str, limit: int | None
+) -> None:
+    with opened(tmp_path, kind) as (sinks, store):
+        for name in ("older", "bad"):
+            with Trace(name, sinks=sinks) as trace:
+                for _ in range(40):
+                    with trace.span("step"):
+                        pass
+                trace.error("boom")
+        with Trace("good", sinks=sinks) as trace:
+            trace.info("fine")
+        for level in ("warning", "error"):
+            found = find_traces(store, level=level, limit=limit)
+            assert [run.run_id for run in found] == ["bad", "older"][:limit]
+        assert [run.run_id for run in find_traces(store, level="critical", limit=limit)] == []
+
+
+VALUES: dict[str, tuple[Any, list[Any]]] = {
+    "list": (["nightly", 3], [["nightly", 3], "nightly", 3]),
+    "dict": ({"a": [1, None]}, [{"a": [1, None]}]),
+    "number": (3, [3, 3.0]),
+    "ratio": (0.5, [0.5]),
+    "truth": (True, [True]),
+    "nothing": (None, [None]),
+    "text": ("nightly", ["nightly"]),
+}
+
+
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("field", ["tags", "mine"])
+def test_a_field_is_found_by_its_value_whatever_its_type(
+    tmp_path: Path, kind: str, field: str, value: str
+) -> None:
+    given, finding = VALUES[value]
+    with opened(tmp_path, kind) as (sinks, store):
+        with Trace("run", sinks=sinks) as trace:
+            trace.info("x", **{field: given})
+        for wanted in finding:
+            assert [run.run_id for run in find_traces(store, fields={field: wanted})] == ["run"], wanted
+        assert find_traces(store, fields={field: "other"}) == []
+        assert find_traces(store, fields={field: ["other"]}) == []
+
+
+def test_a_text_is_also_looked_for_in_the_names_of_spans_and_of_the_run(tmp_path: Path, kind: str) -> None:
+    with opened(tmp_path, kind) as (sinks, store):
+        with Trace("named", name="a needle", sinks=sinks) as trace:
+            trace.info("hay")
+        with Trace("plain", sinks=sinks) as trace, trace.span("haystack"):
+            trace.info("nothing")
+        assert [run.run_id for run in find_traces(store, text="NEEDLE")] == ["named"]
+        assert [run.run_id for run in find_traces(store, text="hay")] == ["plain", "named"]
+        assert [run.run_id for run in find_traces(store, text="needle", level="warning")] == []

@@ -50,7 +50,11 @@ def workload() -> list[Batch]:
         make_run(context=odd, first=60, status=None),
         make_batch(2, first=70, run_id="only-logs"),
         Batch([make_record(80, "É upper", run_id="unicode", fields={"workflow_name": "checkout", "none":
-        None})]), Batch([make_record(n, "same moment", run_id="moment", time_ns=START_NS) for n in (93, 90,
+        None})]), Batch([make_record(81, "typed", run_id="typed", fields={"error_code": 404, "stage_name": True,
+        "job_name": {"a": 1, "b": [None]}, "environment": "[not json", "sizes": [1, 2, [3]]}),
+        make_record(82, "caf\\udce9", run_id="typed", fields={"environment": "caf\\udce9",
+        "place": "caf\\udce9", "ratio": "NaN"})]),
+        Batch([make_record(n, "same moment", run_id="moment", time_ns=START_NS) for n in (93, 90,
         92, 91)]),
     ]  # fmt: skip
 
@@ -61,6 +65,12 @@ QUERIES = {
     "level warning": Query(level=Level.WARNING),
     "level error": Query(level=Level.ERROR),
     "level between": Query(level=35),
+    "floor debug": Query(floor=Level.DEBUG),
+    "floor warning": Query(floor=Level.WARNING),
+    "floor error": Query(floor=Level.ERROR),
+    "floor above all": Query(floor=51),
+    "floor and level": Query(floor=Level.INFO, level=Level.WARNING),
+    "floor and limit": Query(floor=Level.ERROR, limit=1),
     "since": Query(since_ns=START_NS + 23 * STEP_NS),
     "since, not whole": Query(since_ns=START_NS + 23 * STEP_NS + 1),
     "until": Query(until_ns=START_NS + 23 * STEP_NS),
@@ -70,11 +80,35 @@ QUERIES = {
     "text of all": Query(text=""),
     "text with wildcards": Query(text="%"),
     "text beyond ascii": Query(text="é"),
+    "text beyond text": Query(text="caf\udce9"),
+    "text of a start": Query(text="load"),
     "name": Query(name="checkout"),
     "no such name": Query(name="nobody"),
     "column": Query(fields={"user_id": "u1"}),
     "overridden column": Query(fields={"user_id": "u2"}),
     "column as text": Query(fields={"tags": '["a",1]'}),
+    "column as the list it was": Query(fields={"tags": ["a", 1]}),
+    "column as a tuple": Query(fields={"tags": ("a", 1)}),
+    "member of a list in a column": Query(fields={"tags": "a"}),
+    "number in a list in a column": Query(fields={"tags": 1}),
+    "no member of a list in a column": Query(fields={"tags": "1"}),
+    "another list in a column": Query(fields={"tags": [1, "a"]}),
+    "number in a column": Query(fields={"error_code": 404}),
+    "number in a column as another": Query(fields={"error_code": 404.0}),
+    "number in a column as text": Query(fields={"error_code": "404"}),
+    "truth in a column": Query(fields={"stage_name": True}),
+    "dict in a column": Query(fields={"job_name": {"b": [None], "a": 1}}),
+    "column without a value": Query(fields={"user_id": None}),
+    "column without a value, of those with another": Query(fields={"user_id": None, "tags": "a"}),
+    "text in a column that looks like a list": Query(fields={"environment": "[not json"}),
+    "part of such a text": Query(fields={"environment": "not json"}),
+    "column beyond text": Query(fields={"environment": "caf\udce9"}),
+    "own field beyond text": Query(fields={"place": "caf\udce9", "ratio": float("nan")}),
+    "member of a list": Query(fields={"sizes": 2}),
+    "list": Query(fields={"sizes": [1, 2, [3]]}),
+    "list in a list": Query(fields={"sizes": [3]}),
+    "member of a list in a list": Query(fields={"sizes": 3}),
+    "dict": Query(fields={"nested": {"x": (None, 1.5, "é")}}),
     "bound field": Query(fields={"region": "eu"}),
     "own field": Query(fields={"rows": 120}),
     "own field of another type": Query(fields={"rows": "120"}),
@@ -144,10 +178,21 @@ def test_every_store_answers_as_memory_does(readers: dict[str, Reader], store: s
 
 def test_the_questions_tell_something(readers: dict[str, Reader]) -> None:
     answers = {name: asyncio.run(answer(readers["memory"], query)) for name, query in QUERIES.items()}
-    assert len(answers["everything"][0]) == 7
+    assert len(answers["everything"][0]) == 8
     assert sum(len(found) for found in answers["everything"][1].values()) == sum(map(len, workload()))
     empty = {name for name, (runs, _) in answers.items() if not runs}
-    assert empty == {"never", "text with wildcards", "no such name", "own field of another type", "no room"}
+    assert empty == {
+        "never",
+        "floor above all",
+        "text with wildcards",
+        "no such name",
+        "own field of another type",
+        "no room",
+        "no member of a list in a column",
+        "another list in a column",
+        "part of such a text",
+        "member of a list in a list",
+    }
 
 
 @pytest.mark.parametrize("store", STORES)

@@ -12,11 +12,10 @@ import asynctrace
 from asynctrace.cli import options
 from asynctrace.cli.documents import run_document, to_json
 from asynctrace.cli.moments import parse_moment
-from asynctrace.cli.streams import first_that
 from asynctrace.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from asynctrace import Query, Reader, RunSummary
+    from asynctrace import Query, RunSummary
 
 _DEFAULT_LIMIT = 50
 
@@ -35,7 +34,7 @@ def runs(
 ) -> None:
     """List runs with a record that meets all conditions, newest first."""
     query = asynctrace.Query(
-        level=0 if level is None else int(asynctrace.Level.parse(level)),
+        floor=0 if level is None else int(asynctrace.Level.parse(level)),
         since_ns=parse_moment("--since", since),
         until_ns=parse_moment("--until", until),
         text=text,
@@ -74,27 +73,11 @@ async def _find(store: str | None, queries: list[Query], limit: int | None) -> l
     reader = asynctrace.open_store(store)
     try:
         for query in queries:
-            # With a level, not every run that the reader finds is one that counts.
-            asked = replace(query, limit=None if query.level else limit)
-            summaries = [summary async for summary in reader.runs(asked)]
-            fitting = 0
-            for summary in summaries:
-                if fitting == limit:
-                    break
-                if await _reaches(reader, summary, query):
-                    found[summary.run_id] = summary
-                    fitting += 1
+            async for summary in reader.runs(replace(query, limit=limit)):
+                found[summary.run_id] = summary
     finally:
         await reader.aclose()
     newest_first = sorted(
         found.values(), key=lambda summary: (summary.ended_ns, summary.run_id), reverse=True
     )
     return newest_first[:limit]
-
-
-async def _reaches(reader: Reader, summary: RunSummary, query: Query) -> bool:
-    """Whether a record that the query admits has its level: starts and ends pass a reader's test at any."""
-    if not query.level:
-        return True
-    records = reader.records(summary.run_id, query)
-    return await first_that(records, lambda record: record.level >= query.level) is not None
