@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+import aiosqlite
 import pytest
 from lane_kit import DEADLINE, QUICK, ScriptedSink, auntil
 
@@ -358,6 +359,35 @@ def test_an_exporter_that_logs_into_itself_neither_recurses_nor_floods() -> None
     # A line of the driver for each write, and a write for each linger: slow enough to end.
     assert texts(sink).count("POST /v1/logs") <= len(sink.sizes)
     assert stats.emitted < 200
+
+
+@pytest.mark.usefixtures("root_level")
+def test_storing_what_a_program_logs_logs_nothing_itself(alone: Path) -> None:
+    """Elsewhere the driver's debug lines about storing a record are records to store, for ever."""
+    heard: list[logging.LogRecord] = []
+
+    class Listen(Forward):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(record)
+            super().emit(record)
+
+    trace = Trace("r", sinks="sqlite:./t.db")
+    logging.getLogger().addHandler(Listen(trace))
+    logging.getLogger().setLevel(logging.DEBUG)
+    for number in range(5):
+        logging.info("%s", number)
+        trace.flush(DEADLINE)
+    trace.close()
+    assert [record.getMessage() for record in heard] == list("01234")
+    assert [record.message for record in find_trace("r", "sqlite:./t.db")] == list("01234")
+
+    async def of_the_program() -> None:
+        async with aiosqlite.connect(":memory:") as connection:
+            await connection.execute("SELECT 1")
+
+    heard.clear()
+    asyncio.run(of_the_program())
+    assert "aiosqlite" in {record.name for record in heard}, "the program's own use is not silenced"
 
 
 # -- 8 -------------------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from asynctrace.core.silence import Silence
+
 _THREAD_NAME = "asynctrace"
 _logger = logging.getLogger("asynctrace")
 
@@ -34,7 +36,7 @@ class LoopThread:
         """
         with self._lock:
             if self._loop is None or self._loop.is_closed():
-                loop = asyncio.new_event_loop()
+                loop = _new_loop()
                 thread = threading.Thread(target=_run, args=(loop,), name=_THREAD_NAME, daemon=True)
                 try:
                     thread.start()
@@ -58,6 +60,17 @@ class LoopThread:
         if self._loop is not None:
             self._abandoned.append(self._loop)
             self._loop = None
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    # asyncio tells that a loop is made; this one is not the program's.
+    silence, logger = Silence(), logging.getLogger("asyncio")
+    silence.cover(threading.current_thread())
+    logger.addFilter(silence)
+    try:
+        return asyncio.new_event_loop()
+    finally:
+        logger.removeFilter(silence)
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

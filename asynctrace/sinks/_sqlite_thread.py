@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -10,10 +11,14 @@ from typing import Any, TypeVar, cast
 
 import aiosqlite
 
+from asynctrace.core.silence import Silence
+
 T = TypeVar("T")
 
 _START_GRACE = 0.1  # seconds: a thread that has nothing to do yet
 _GRACE = 1.0  # seconds that a cancelled call waits for what already runs on the thread
+
+_silence = Silence()  # aiosqlite logs two lines for each call
 
 
 class _NoConnection:
@@ -33,11 +38,16 @@ class DriverThread:
     @classmethod
     async def start(cls) -> DriverThread:
         connection = aiosqlite.Connection(cast("Any", _NoConnection), 64)
-        _make_daemon(connection)
+        thread = _thread_of(connection)
+        thread.daemon = (
+            True  # one that is none hangs the exit of an interpreter that leaves a connection open
+        )
+        logging.getLogger("aiosqlite").addFilter(_silence)
+        _silence.cover(thread)
         try:
             await connection
         except asyncio.CancelledError:  # aiosqlite has told the thread to end; as in `run`
-            _thread_of(connection).join(_START_GRACE)
+            thread.join(_START_GRACE)
             raise
         return cls(connection)
 
@@ -66,11 +76,6 @@ class DriverThread:
 
 def _nothing() -> None:
     pass
-
-
-def _make_daemon(connection: aiosqlite.Connection) -> None:
-    # A thread that is no daemon hangs the exit of an interpreter that leaves a connection open.
-    _thread_of(connection).daemon = True
 
 
 def _thread_of(connection: aiosqlite.Connection) -> threading.Thread:
