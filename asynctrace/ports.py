@@ -75,6 +75,7 @@ class LocalSink(ABC):
         """
 
 
+@runtime_checkable
 class Reader(Protocol):
     """The side of a store that answers questions. Every method may be called without ``open``."""
 

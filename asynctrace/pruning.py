@@ -24,9 +24,9 @@ async def aprune(
         StoreError: the store is not there, or cannot be written.
         ConfigurationError: neither is given, or a value cannot be used.
     """
-    if not days and not max_bytes:
+    retention = Retention(0.0 if days is None else days, 0 if max_bytes is None else max_bytes)
+    if not retention.removes:
         raise ConfigurationError("days", days, "a number of days above 0, or max_bytes")
-    retention = Retention(days or 0.0, max_bytes or 0)
     reader, owned = open_reader(store)
     try:
         return await retention.apply(reader, SYSTEM_CLOCK.time_ns())

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from asynctrace import settings
-from asynctrace.core import timestamp
+from asynctrace.core import codec, timestamp
+from asynctrace.core.checks import whole_number
 from asynctrace.core.level import Level
 from asynctrace.core.query import Query
 from asynctrace.core.record import Kind, Record, Status
@@ -151,21 +152,25 @@ async def afind_trace(run_id: str, store: str | Reader | None = None) -> StoredR
     """One run with all its records.
 
     Args:
-        run_id: the run.
+        run_id: the run, as it was given to :class:`Trace`.
         store: as of :func:`afind_traces`.
 
     Raises:
         TraceNotFoundError: the store holds no such run.
         StoreError: the store is not there, or holds something else.
+        ConfigurationError: an argument cannot be used.
     """
+    if run_id is None:
+        raise ConfigurationError("run_id", run_id, "the id of a run")
+    wanted = codec.text_of(run_id)
     reader, owned = open_reader(store)
     try:
-        summary = await reader.find(run_id)
+        summary = await reader.find(wanted)
         if summary is None:
             raise TraceNotFoundError(
-                run_id, registry.shown(store) if isinstance(store, str) else repr(reader)
+                wanted, registry.shown(store) if isinstance(store, str) else repr(reader)
             )
-        return StoredRun(summary, tuple([record async for record in reader.records(run_id, Query())]))
+        return StoredRun(summary, tuple([record async for record in reader.records(wanted, Query())]))
     finally:
         if owned:
             await reader.aclose()
@@ -226,7 +231,16 @@ def open_reader(store: str | Reader | None) -> tuple[Reader, bool]:
     if store is None:
         return _default_reader(), True
     if isinstance(store, str):
-        return registry.reader_from_url(store), True
+        try:
+            return registry.reader_from_url(store), True
+        except ConfigurationError as error:
+            if error.name != "sink":
+                raise
+            raise ConfigurationError("store", error.value, error.allowed) from error
+    if isinstance(store, type) or not isinstance(store, Reader):
+        raise ConfigurationError(
+            "store", store, "a URL such as sqlite:./traces.db or file:./logs, or a reader"
+        )
     return store, False
 
 
@@ -254,8 +268,11 @@ def make_query(
     Raises:
         ConfigurationError: a value cannot be used.
     """
-    if limit is not None and limit < 1:
-        raise ConfigurationError("limit", limit, "a whole number from 1")
+    for argument, value in (("text", text), ("name", name)):
+        if value is not None and not isinstance(value, str):
+            raise ConfigurationError(argument, value, "a text")
+    if fields is not None and not isinstance(fields, Mapping):
+        raise ConfigurationError("fields", fields, "a mapping of names to values")
     return Query(
         floor=0 if level is None else Level.parse(level),
         since_ns=_moment("since", since),
@@ -263,18 +280,18 @@ def make_query(
         text=text,
         name=name,
         fields=dict(fields or {}),
-        limit=limit,
+        limit=None if limit is None else whole_number("limit", limit, 1),
     )
 
 
 def _moment(name: str, moment: Moment | None) -> int | None:
-    if moment is None or isinstance(moment, int):
+    if moment is None or type(moment) is int:
         return moment
     try:
         if isinstance(moment, datetime):
             return timestamp.from_text((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat())
-        return timestamp.from_text(moment)
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(
-            name, moment, "a datetime, ISO 8601 text, or nanoseconds since the epoch"
-        ) from error
+        if isinstance(moment, str):
+            return timestamp.from_text(moment)
+    except (ValueError, OverflowError):
+        pass
+    raise ConfigurationError(name, moment, "a datetime, ISO 8601 text, or nanoseconds since the epoch")

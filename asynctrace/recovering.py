@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from asynctrace import composition, settings
+from asynctrace.core.checks import number
 from asynctrace.errors import ConfigurationError
 from asynctrace.pipeline.ledger import PipelineStats
 
@@ -47,8 +48,11 @@ async def arecover(
         timeout: seconds; what is not delivered then goes on waiting in the spool.
 
     Raises:
-        ConfigurationError: a setting or a URL cannot be used, or ``to`` names a sink that keeps nothing.
+        ConfigurationError: a setting or an argument cannot be used, or ``to`` names a sink that keeps nothing.
     """
+    number("timeout", timeout, "seconds")
+    if to is not None and not isinstance(to, str):
+        raise ConfigurationError("to", to, "the URL of a sink that keeps records")
     values = settings.current()
     if state_dir is not None:
         values = replace(values, state_dir=settings.with_given({"state_dir": state_dir}).state_dir)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from asynctrace.core.checks import number, whole_number
 from asynctrace.core.clock import SYSTEM_CLOCK, Clock
 from asynctrace.core.query import EVERYTHING
 from asynctrace.core.timestamp import SECOND_NS
@@ -45,10 +46,8 @@ class Retention:
     max_bytes: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.days < float("inf"):
-            raise ConfigurationError("days", self.days, "a number of days from 0")
-        if self.max_bytes < 0:
-            raise ConfigurationError("max_bytes", self.max_bytes, "a number of bytes from 0")
+        number("days", self.days, "days")
+        whole_number("max_bytes", self.max_bytes, 0)
 
     @property
     def removes(self) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asynctrace import composition, settings
+from asynctrace.core.checks import number
 from asynctrace.core.record import Record
 from asynctrace.errors import ConfigurationError
 from asynctrace.pipeline.dead_letters import DeadLetters
@@ -59,8 +60,9 @@ async def areplay_spools(timeout: float = DEFAULT_TIMEOUT) -> PipelineStats:
         timeout: seconds; what is not delivered then goes on waiting.
 
     Raises:
-        ConfigurationError: a setting or the URL of a sink cannot be used.
+        ConfigurationError: a setting, the URL of a sink or the timeout cannot be used.
     """
+    number("timeout", timeout, "seconds")
     return await composition.deliver(composition.make_pipeline(settings.current()), timeout)
 
 

@@ -338,3 +338,13 @@ def test_stats_for_people_and_its_limit(shop: Shop, here: Here) -> None:
     assert told.startswith("runs     2  2 ok\n")
     assert sum("worker" in line for line in told.splitlines()) == 2
     assert "invoice" not in told
+
+
+def test_show_finds_an_id_that_is_no_text(url: str, here: Here) -> None:
+    """As the shell hands it over: bytes that are no UTF-8 come as lone surrogates."""
+    with Trace("caf\udce9", sinks=[url]) as trace:
+        trace.info("served")
+    for wanted in ("caf\udce9", "af\udce9", "caf\\udce9"):
+        shown = here("show", wanted, "--store", url)
+        assert (shown.code, shown.err) == (0, "")
+        assert "served" in shown.out

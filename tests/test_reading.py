@@ -1,9 +1,9 @@
 """``find_traces`` and ``find_trace``: the same answers from every store, in both colours."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -339,3 +339,114 @@ def test_a_text_is_also_looked_for_in_the_names_of_spans_and_of_the_run(tmp_path
         assert [run.run_id for run in find_traces(store, text="NEEDLE")] == ["named"]
         assert [run.run_id for run in find_traces(store, text="hay")] == ["plain", "named"]
         assert [run.run_id for run in find_traces(store, text="needle", level="warning")] == []
+
+
+@pytest.mark.parametrize("given", [5, "caf\udce9", b"bytes", "nul\0", ("a", 1)], ids=ascii)
+def test_a_run_id_reads_back_as_it_was_given(tmp_path: Path, kind: str, given: Any) -> None:
+    with opened(tmp_path, kind) as (sinks, store):
+        with Trace(given, sinks=sinks) as trace:
+            trace.info("here")
+        run = find_trace(given, store)
+        assert [record.message for record in run] == ["here"]
+        assert find_trace(run.run_id, store) == run
+
+
+@pytest.mark.parametrize("text", ["caf\udce9", "plain"], ids=ascii)
+def test_names_and_messages_are_found_as_they_were_given(tmp_path: Path, kind: str, text: str) -> None:
+    with opened(tmp_path, kind) as (sinks, store):
+        with Trace("run", name=text, sinks=sinks) as trace:
+            trace.info(text)
+        assert [run.run_id for run in find_traces(store, name=text, text=text)] == ["run"]
+
+
+WRONG: dict[str, list[Any]] = {
+    "level": ["loud", -1, 1.5, True, [], object()],
+    "since": [1.5, True, "yesterday", [], b"2025", date(2025, 1, 1)],
+    "until": ["", 1.5, False, {}],
+    "text": [5, b"x", ["x"], True],
+    "name": [5, b"x", ["x"]],
+    "fields": [5, "tags", ["tags"], [], [("a", 1)]],
+    "limit": ["x", "3", 1.5, 0, -1, True, [1]],
+    "store": [5, b"sqlite:t.db", Path("t.db"), MemoryReader, MemorySink(), "", "t.db", "console:", "nope:x"],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name in WRONG for value in WRONG[name]])
+def test_an_argument_that_cannot_be_used_is_named(tmp_path: Path, name: str, value: Any) -> None:
+    url = f"sqlite:{tmp_path}/t.db"
+    arguments = {"store": url, **{name: value}}
+    with pytest.raises(ConfigurationError) as raised:
+        find_traces(**arguments)
+    assert (raised.value.name, raised.value.value) == (name, value)
+    assert raised.value.allowed
+    with pytest.raises(ConfigurationError, match=name):
+        asyncio.run(afind_traces(**arguments))
+
+
+@pytest.mark.parametrize("store", WRONG["store"])
+def test_a_store_that_cannot_be_used_is_named_by_whoever_reads_it(store: Any) -> None:
+    reads: list[Callable[[], object]] = [
+        lambda: find_trace("run", store),
+        lambda: asyncio.run(afind_trace("run", store)),
+        lambda: asynctrace.open_store(store),
+        lambda: asynctrace.verify(store),
+        lambda: asyncio.run(asynctrace.averify(store)),
+        lambda: asynctrace.prune(store, days=1),
+        lambda: asyncio.run(asynctrace.aprune(store, days=1)),
+    ]
+    for read in reads:
+        with pytest.raises(ConfigurationError) as raised:
+            read()
+        assert (raised.value.name, raised.value.value) == ("store", store)
+
+
+def test_no_run_id_is_an_error_and_so_is_a_path_that_is_none(tmp_path: Path) -> None:
+    nothing: Any = None
+    with pytest.raises(ConfigurationError, match="run_id: None"):
+        find_trace(nothing, f"sqlite:{tmp_path}/t.db")
+    for url in ("file:./a%00b", "file:./a%00b.jsonl", "sqlite:./a%00b"):
+        with pytest.raises(ConfigurationError, match="path"):
+            find_traces(url)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("days", value) for value in ("x", -1, float("nan"), float("inf"), True, [], "", 0)]
+    + [("max_bytes", value) for value in ("x", -1, 1.5, True, [], "")],
+)
+def test_what_is_to_be_pruned_is_a_number(tmp_path: Path, name: str, value: Any) -> None:
+    arguments: dict[str, Any] = {name: value}
+    with pytest.raises(ConfigurationError) as raised:
+        asynctrace.prune(f"sqlite:{tmp_path}/t.db", **arguments)
+    assert (raised.value.name, raised.value.value) == (name, value) or value != value
+
+
+@pytest.mark.parametrize("timeout", ["x", -1, float("nan"), float("inf"), True, None, []])
+def test_a_timeout_of_a_delivery_is_a_number_of_seconds(timeout: Any) -> None:
+    for deliver in (asynctrace.areplay_spools, asynctrace.arecover):
+        with pytest.raises(ConfigurationError, match="timeout"):
+            asyncio.run(deliver(timeout=timeout))
+
+
+def test_where_records_are_recovered_from_and_to_are_texts() -> None:
+    for name, value in (("to", 5), ("to", Path("x")), ("to", b"x"), ("state_dir", 5), ("state_dir", b"x")):
+        arguments: dict[str, Any] = {name: value}
+        with pytest.raises(ConfigurationError, match=name):
+            asyncio.run(asynctrace.arecover(**arguments))
+
+
+@pytest.mark.parametrize("lane", ["nope", 5, b"x", ["x"], True])
+def test_a_lane_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lane: Any
+) -> None:
+    monkeypatch.setenv("ASYNCTRACE_STATE_DIR", str(tmp_path))
+    reads: list[Callable[[Any], object]] = [
+        lambda lane: list(asynctrace.dead_letters(lane)),
+        asynctrace.replay_dead_letters,
+        asynctrace.purge_dead_letters,
+        asynctrace.purge_spools,
+    ]
+    for read in reads:
+        with pytest.raises(ConfigurationError) as raised:
+            read(lane)
+        assert raised.value.value == lane

@@ -45,6 +45,7 @@ async def find_run(reader: Reader, wanted: str, store: str | None = None) -> Run
         ConfigurationError: there are several.
         StoreError: the store cannot be read.
     """
+    wanted = wanted.encode("utf-8", "backslashreplace").decode()  # what is no UTF-8, as records hold it
     exact = await reader.find(wanted)
     if exact is not None:
         return exact

@@ -15,6 +15,7 @@ from asynctrace.core.query import EVERYTHING, Query
 from asynctrace.core.record import Record
 from asynctrace.core.summary import RunSummary
 from asynctrace.errors import StoreError
+from asynctrace.sinks._append_sink import checked_path
 from asynctrace.worker import Worker
 
 P = ParamSpec("P")
@@ -28,10 +29,13 @@ class LineReader(ABC):
 
     Args:
         path: of the file, or the directory.
+
+    Raises:
+        ConfigurationError: that is no path.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
-        self._path = os.path.abspath(path)
+        self._path = checked_path(path)
         self._worker = Worker(f"asynctrace {self!r}")
 
     def __repr__(self) -> str:
