@@ -594,3 +594,11 @@ def test_hostile_text_of_a_megabyte_takes_time_in_proportion(piece: str) -> None
     Redactor().redact_text(text, is_stack=True)
 
     assert time.process_time() - start < 30
+
+
+def test_names_with_a_secret_in_them_lose_it_and_stay_apart() -> None:
+    redactor = Redactor()
+    fields = {"args": {"password=hunter2": 1, "password=hunter3": 2, "retries": 3}}
+    (args,) = redactor.redact_fields(fields).values()
+    assert list(args) == ["password=[redacted: password]", "password=[redacted: password] (2)", "retries"]
+    assert args["retries"] == 3

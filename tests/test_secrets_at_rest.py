@@ -14,10 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lane_kit import ScriptedSink
+from cli_kit import Here
+from lane_kit import Remote, ScriptedSink
 
 import asynctrace
-from asynctrace import LaneOptions, PermanentSinkError, RetryPolicy, Trace, TransientSinkError, find_trace
+from asynctrace import (
+    BatchTooLargeError,
+    DeliveryError,
+    LaneOptions,
+    PartialWriteError,
+    PermanentSinkError,
+    Rejection,
+    RetryPolicy,
+    Trace,
+    TransientSinkError,
+    find_trace,
+)
 from asynctrace.pipeline.diagnostics import diagnostics
 
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowSECRETIBAAKCAQEA\nq8wSECRETZx\n-----END RSA PRIVATE KEY-----"
@@ -53,7 +65,6 @@ KINDS = {
     "json-in-json": '{"body": "{\\"token\\": \\"SECRET\\"}"}',
     "repr": "Config(user='ann', password='SECRET', port=5432)",
     "shell": "export DB_PASSWORD=SECRET",
-    "curl": "curl -u ann:SECRET https://example.com",
 }
 CARDS = ("4111 1111 1111 1111", "5555555555554444", "3782-822463-10005")
 
@@ -88,12 +99,7 @@ class Plants:
         return secret
 
     def text(self, kind: str, channel: str) -> str:
-        return (
-            KINDS[kind]
-            .replace("{}", self.secret(f"{kind} in {channel}"))
-            .replace("{{", "{")
-            .replace("}}", "}")
-        )
+        return KINDS[kind].replace("SECRET", self.secret(f"{kind} in {channel}"))
 
     def found_in(self, data: bytes) -> dict[str, str]:
         """What of it is there, and where it was planted."""
@@ -217,6 +223,23 @@ class Refusing(ScriptedSink):
         raise self.error(f"refused {self.plants.text('postgres', 'an error of a sink')}")
 
 
+class Unspeakable(PermanentSinkError):
+    """A driver's error that cannot tell what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("password=SECRET9")
+
+
+REFUSALS = {
+    "permanent": PermanentSinkError("auth failed for postgres://u:SECRET1@h/db"),
+    "partial": PartialWriteError([Rejection(index, "password=SECRET2") for index in range(3)]),
+    "surprise": ValueError("token=SECRET3"),
+    "too large": BatchTooLargeError("api_key=SECRET4"),
+    "used up": TransientSinkError("client_secret=SECRET5"),
+    "unspeakable": Unspeakable(),
+}
+
+
 @pytest.fixture
 def plants() -> Plants:
     return Plants()
@@ -294,6 +317,31 @@ def test_nothing_that_is_written_holds_a_secret(
         assert plants.found_in(data) == {}
     assert stored.count(b"[redacted") > 3_000
     assert b"cannot reach amqp://" in stored, "what stands around a secret stays"
+
+
+@pytest.mark.parametrize("error", REFUSALS.values(), ids=list(REFUSALS))
+def test_what_a_sink_says_is_kept_without_its_secrets(
+    error: Exception, out: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = Here(capsys)
+    options = LaneOptions(retry=RetryPolicy(base=0.001, ceiling=0.002, attempts=2), surprises=2)
+    sink = Remote([error] * 100)
+    with (
+        caplog.at_level(logging.DEBUG),
+        Trace("run", sinks=[(sink, options)]) as trace,
+        pytest.raises(DeliveryError) as failed,
+        trace.receipt(timeout=30),
+    ):
+        trace.info("a record")
+    shown = command("dead", "ls"), command("dead", "show", "--json")
+    letters = list(asynctrace.dead_letters())
+    told = repr((str(failed.value), failed.value.failures, letters, shown, trace.pipeline.stats()))
+    assert letters
+    for text in (told, caplog.text, all_bytes(out).decode(errors="replace")):
+        assert "SECRET" not in text
+    if type(error) is not Unspeakable:
+        assert "[redacted: " in letters[0].reason
+        assert "[redacted: " in str(failed.value)
 
 
 def test_what_only_looks_like_a_secret_stays(out: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from asynctrace.core import codec
@@ -43,11 +43,13 @@ class Walk:
 
     def _dict(self, value: dict[Any, Any], path: str) -> dict[Any, Any]:
         pair = self._rule_of_pair(value) if "value" in value else None
-        redacted = {}
+        redacted: dict[Any, Any] = {}
         changed = False
         for name, item in value.items():
             rule = self._names.rule_of(name) if type(name) is str else None
-            shown = self.text(name, f"{path}: a name") if type(name) is str and rule is None else name
+            shown = self.text(name, f"{path}: a name") if type(name) is str else name
+            if shown is not name:
+                shown = _distinct(shown, redacted)
             where = f"{path}.{shown}"
             if rule is None and pair is not None and name == "value":
                 rule = pair
@@ -132,6 +134,15 @@ class Walk:
 
 class _CallbackError(Exception):
     """A callback failed on a part of a text: the whole text goes."""
+
+
+def _distinct(name: str, taken: Container[str]) -> str:
+    """The name, numbered when it is taken: two names may differ in their secrets only."""
+    candidate, number = name, 1
+    while candidate in taken:
+        number += 1
+        candidate = f"{name} ({number})"
+    return candidate
 
 
 def _is_same(one: object, other: object) -> bool:

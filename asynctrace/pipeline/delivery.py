@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -21,9 +20,10 @@ from asynctrace.errors import (
 from asynctrace.pipeline.backlog import Load
 from asynctrace.pipeline.breaker import CircuitBreaker
 from asynctrace.pipeline.deadline import Deadline
-from asynctrace.pipeline.diagnostics import redactor, say_of_lane
+from asynctrace.pipeline.diagnostics import logger, say_of_lane
 from asynctrace.pipeline.ledger import LaneCounts
 from asynctrace.pipeline.options import LaneOptions
+from asynctrace.pipeline.reasons import in_words, with_class, with_stack
 from asynctrace.pipeline.settlement import Settlement
 from asynctrace.ports import LocalSink, Sink
 
@@ -100,7 +100,7 @@ class Delivery:
             async with asyncio.timeout(max(0.1, deadline.left())):
                 await self._sink.aclose()
         except Exception as error:  # whatever the driver does, the program goes on
-            self._say(error, "closing failed: %r", error)
+            self._say(error, "closing failed: %s", with_class(error))
         self._opened = False
 
     async def attempt(self, load: Load) -> None:
@@ -129,7 +129,7 @@ class Delivery:
                 await self._pause(rest, error)
         except PermanentSinkError as error:
             self._failed(error)
-            self._settlement.bury(load, str(error), error)
+            self._settlement.bury(load, in_words(error), error)
         except _BrokenOffError:
             pass
         except Exception as error:  # TransientSinkError and surprises
@@ -137,8 +137,8 @@ class Delivery:
             if not isinstance(error, (TransientSinkError, SinkClosedError)):
                 load.surprises += 1
             if load.surprises >= self._options.surprises:
-                logging.getLogger("asynctrace").debug("lane %s: surprise", self._lane, exc_info=error)
-                self._settlement.bury(load, repr(error), error)
+                logger.debug("lane %s: surprise\n%s", self._lane, with_stack(error).rstrip())
+                self._settlement.bury(load, with_class(error), error)
             else:
                 await self._pause(load, error)
         else:
@@ -150,7 +150,7 @@ class Delivery:
         if isinstance(error, PartialWriteError):
             self._settlement.reject(load, error, _indices(error, load.batch))
         elif isinstance(error, PermanentSinkError):
-            self._settlement.bury(load, str(error), error)
+            self._settlement.bury(load, in_words(error), error)
         else:
             return False
         return True
@@ -192,7 +192,7 @@ class Delivery:
             if limit.expired() and self._interruption.is_set():
                 raise _BrokenOffError from None
             late = f"no answer within {self._options.write_timeout} s"
-            raise TransientSinkError(late if limit.expired() else repr(error)) from error
+            raise TransientSinkError(late if limit.expired() else with_class(error)) from error
         finally:
             if self._writing is limit:
                 self._writing = None
@@ -205,7 +205,7 @@ class Delivery:
         elapsed = monotonic() - load.started
         pause = self._options.retry.delay(load.attempts, elapsed=elapsed, retry_after=retry_after)
         if pause is None:
-            self._settlement.bury(load, f"retries used up: {error}", error)
+            self._settlement.bury(load, f"retries used up: {in_words(error)}", error)
             return
         self._counts.retries += 1
         if retry_after is not None:  # the destination asked to be left alone: nobody hurries that
@@ -233,7 +233,7 @@ class Delivery:
     def _halve(self, load: Load, error: BatchTooLargeError) -> None:
         records = load.batch.records
         if len(records) <= 1:
-            self._settlement.bury(load, str(error), error)
+            self._settlement.bury(load, in_words(error), error)
             return
         middle = len(records) // 2
         self._settlement.hand[0:1] = [
@@ -263,8 +263,8 @@ class Delivery:
         )
         self._opened = self._opened and answered
         self._counts.failed += 1
-        self._counts.last_error = redactor.redact_text(f"{type(error).__name__}: {error}")
-        self._say(error, "write failed: %r", error)
+        self._counts.last_error = with_class(error)
+        self._say(error, "write failed: %s", self._counts.last_error)
 
 
 def _retry_after(error: Exception) -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
-from traceback import format_exception
 
 from asynctrace.core.record import Record
 from asynctrace.core.run import RunContext
@@ -13,6 +12,7 @@ from asynctrace.pipeline.backlog import Backlog, Load
 from asynctrace.pipeline.diagnostics import say_of_lane
 from asynctrace.pipeline.ledger import LaneCounts
 from asynctrace.pipeline.options import LaneOptions
+from asynctrace.pipeline.reasons import in_words, with_stack
 from asynctrace.pipeline.shelter import Shelter
 from asynctrace.pipeline.spool import Writing
 from asynctrace.pipeline.tally import Tally
@@ -157,15 +157,15 @@ class Settlement:
         reasons = {rejection.index: rejection.reason for rejection in error.rejections}
         dead: dict[str, list[Record]] = {}
         for place in sorted(rejected - again):
-            dead.setdefault(reasons[place], []).append(load.batch[place])
+            dead.setdefault(in_words(reasons[place]), []).append(load.batch[place])
         self.settle(load, rejected=rejected, kept=len(again), dead=dead)
 
     def bury(self, load: Load, reason: str, error: Exception) -> None:
-        """The sink took nothing of the load and never will."""
+        """The sink took nothing of the load and never will, for a reason without secrets."""
         if load not in self.hand:
             return
         surprise = not isinstance(error, SinkError)
-        self._count_dead(load.batch.records, reason, "".join(format_exception(error)) if surprise else "")
+        self._count_dead(load.batch.records, reason, with_stack(error) if surprise else "")
         self._tally.not_stored(load.batch.marks)
         self._let_go(load, lost=load.batch.records)
 
@@ -190,7 +190,9 @@ class Settlement:
             self._say(None, "%d record(s) rejected for good: %s", len(records), reason)
             self._watch.lost(records, reason)
             if self._shelter is not None:
-                self._shelter.bury(records, sink=repr(self._sink), reason=reason, traceback=traceback)
+                self._shelter.bury(
+                    records, sink=in_words(repr(self._sink)), reason=reason, traceback=traceback
+                )
 
     def _let_go(self, load: Load, lost: Sequence[Record], kept: int = 0) -> None:
         self._tally.passed(load.batch.marks)
