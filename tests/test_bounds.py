@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lane_kit import BLOCKED, QUICK, GateSink, ScriptedSink, ablocked, auntil, check_marks
+from lane_kit import BLOCKED, QUICK, GatedRemote, GateSink, ScriptedSink, ablocked, auntil, check_marks
 
 import asynctrace
 from asynctrace import Batch, LaneOptions, LaneStats, RetryPolicy, Trace, TransientSinkError
@@ -376,3 +376,111 @@ async def test_a_lane_with_many_bytes_spills_and_reads_back_in_parts(
         assert trace.pipeline.stats().lanes[0].lost == 0
     assert [m.split()[0] for m in sink.messages] == [f"m{i}" for i in range(200)]
     assert sink.largest <= 50_000
+
+
+# -- a lane smaller than what the writer has in hand ---------------------------------------------------------
+
+PATIENT = LaneOptions(patience=60.0)
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"capacity": 1_000},
+        {"capacity": 1_000, "when_full": "spill"},
+        {"capacity_bytes": 200_000},
+        {"capacity": 100, "high_water": 50},
+        {"capacity": 100, "high_water": 100, "when_full": "spill"},
+        {"capacity_bytes": 20_000, "when_full": "spill"},
+        {"capacity": 2},
+        {"high_water": 100, "trigger": 1_000, "linger": 3_600.0},
+    ],
+    ids=str,
+)
+def test_a_healthy_store_gets_every_record_whichever_bound_is_given(
+    bounds: dict[str, Any], tmp_path: Path
+) -> None:
+    trace = Trace("r", sinks=[(f"sqlite:{tmp_path}/t.db", replace(PATIENT, **bounds))])
+    pipeline = trace.pipeline
+    with trace:
+        for i in range(3_000):
+            trace.info(f"m{i}")
+        assert trace.flush(60)
+        (lane,) = pipeline.stats().lanes
+        assert (lane.delivered, lane.lost) == (lane.emitted, 0)
+        assert lane.balanced
+    records = asynctrace.find_trace("r", f"sqlite:{tmp_path}/t.db")
+    assert [record.message for record in records if record.kind is asynctrace.Kind.LOG] == [
+        f"m{i}" for i in range(3_000)
+    ]
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [{"capacity": 250, "high_water": 100}, {"capacity": 20}, {"capacity_bytes": 50_000}],
+    ids=str,
+)
+async def test_a_hung_sink_has_all_its_records_on_disk_however_small_its_memory(
+    bounds: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASYNCTRACE_STATE_DIR", str(tmp_path / "state"))
+    sink = GatedRemote()
+    options = replace(PATIENT, when_full="spill", **bounds)
+    async with Trace("r", sinks=[(sink, options)]) as trace:
+        for i in range(5_000):
+            trace.info(f"m{i}")
+        lane = trace.pipeline.stats
+        await auntil(lambda: lane().queued == 0 and lane().lanes[0].spooled > 4_000)
+        assert lane().lanes[0].lost == 0
+        assert lane().balanced
+        sink.gate.set()
+        assert await trace.aflush(60)
+        assert sink.messages == [f"m{i}" for i in range(5_000)]
+        check_marks(sink.marks, lane().lanes[0], len(sink.records))
+
+
+async def test_what_waits_at_the_door_is_in_the_ledger_and_flushed_in_order() -> None:
+    sink = GateSink()
+    options = replace(QUICK, capacity=10, patience=3_600.0, mark_every=7)
+    async with Trace("r", sinks=[(sink, options)]) as trace:
+        pipeline = trace.pipeline
+        await auntil(sink.waiting.is_set)
+        for i in range(100):
+            (trace.error if i % 10 == 0 else trace.info)(f"m{i}")
+        await auntil(lambda: pipeline.stats().queued == 0)
+        (lane,) = pipeline.stats().lanes
+        assert lane.balanced
+        assert (lane.pending, lane.lost) == (lane.emitted, 0)
+        assert lane.pending_bytes > 101 * RECORD_BYTES
+        flushing = asyncio.create_task(trace.aflush())
+        sink.gate.set()
+        assert await flushing
+        assert sink.messages == [f"m{i}" for i in range(100)]
+    (lane,) = pipeline.stats().lanes
+    check_marks(sink.marks, lane, len(sink.records))
+
+
+def test_bounds_that_are_not_given_follow_from_those_that_are() -> None:
+    default = LaneOptions().bounds
+    assert (default.high_water, default.capacity) == (8_192, 1_000_000)
+    assert (default.high_water_bytes, default.capacity_bytes) == (32 * MIB, 512 * MIB)
+    assert LaneOptions(capacity=1_000).bounds.high_water == 500
+    assert LaneOptions(capacity=1).bounds.high_water == 1
+    assert LaneOptions(capacity_bytes=MIB).bounds.high_water_bytes == MIB // 2
+    assert LaneOptions(high_water=3_000_000).bounds.capacity == 6_000_000
+    assert replace(LaneOptions(capacity=1_000), capacity=100).bounds.high_water == 50
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        (
+            {"high_water": 101, "capacity": 100},
+            "LaneOptions.high_water: 101 cannot be used; allowed: at most capacity, which is 100",
+        ),
+        ({"high_water_bytes": 2 * MIB, "capacity_bytes": MIB}, "LaneOptions.high_water_bytes: 2097152"),
+    ],
+)
+def test_bounds_that_contradict_are_an_error_at_once(bounds: dict[str, int], said: str) -> None:
+    with pytest.raises(asynctrace.ConfigurationError, match=said):
+        LaneOptions(**bounds)

@@ -298,8 +298,10 @@ async def overfill(options: LaneOptions) -> tuple[GateSink, LaneStats]:
         for i in range(50):
             (trace.error if i == 25 else trace.info)(f"m{i}")
         await auntil(lambda: pipeline.stats().queued == 0)
+        flushing = asyncio.create_task(trace.aflush())  # the writer comes back to a lane that has got nowhere
+        await auntil(lambda: pipeline.stats().lanes[0].lost)
         sink.gate.set()
-        await trace.aflush()
+        await flushing
         await auntil(lambda: "asynctrace.dropped" in sink.messages)
     (lane,) = pipeline.stats().lanes
     assert lane.balanced, lane

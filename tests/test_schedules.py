@@ -214,7 +214,7 @@ def options(draw: st.DrawFn) -> LaneOptions:
         max_records=draw(st.sampled_from([1, 7, 16, 1024])),
         short=draw(st.sampled_from([3, 250])),
         write_timeout=draw(st.sampled_from([0.1, 5.0])),
-        high_water=draw(st.sampled_from([1, 8, 20])) if tiny else 8_192,
+        high_water=draw(st.sampled_from([None, 1, 8])) if tiny else None,
         capacity=draw(st.sampled_from([10, 40])) if tiny else 100_000,
         when_full=draw(st.sampled_from(["wait", "spill", "spill", "drop_oldest", "drop_newest"])),
         patience=draw(st.sampled_from([0.0, 0.25])),

@@ -220,13 +220,16 @@ def test_a_backlog_gives_out_parts_of_slices_and_takes_them_apart_only_when_it_i
     backlog = Backlog(options, Tally("0" * 20, 1))
     finisher = Finisher("0" * 20)
     for _ in range(3):
-        assert backlog.extend(finisher.finish([raw(number) for number in range(250)])) == []
+        backlog.extend(finisher.finish([raw(number) for number in range(250)]))
+        assert not backlog.held
 
     given = backlog.cut().batch
     assert [record.seq for record in given] == [*range(1, 65)]  # the largest power of two
 
     urgent = finisher.finish([raw(number, level=Level.ERROR) for number in range(350)])
-    dropped: list[Record] = backlog.extend(urgent)
+    backlog.extend(urgent)
+    assert backlog.waiting + backlog.held == 1_036
+    dropped: list[Record] = backlog.press()
     assert [record.seq for record in dropped] == [*range(65, 65 + len(dropped))]
     assert backlog.waiting == 1_000
 

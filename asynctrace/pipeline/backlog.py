@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import TypeAlias
 
 from asynctrace.core.batch import Batch, Mark
 from asynctrace.core.level import Level
@@ -16,15 +17,15 @@ from asynctrace.pipeline.options import LaneOptions
 from asynctrace.pipeline.stream_queue import Position
 from asynctrace.pipeline.tally import Range, Tally
 
-_RESERVED = 10
-"""One part in so many of the room is kept for level error and above."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Waiter:
     """A place in the backlog; ``done`` is called, in any thread, when everything before it is settled."""
 
     done: Callable[[], None]
+
+
+_Item: TypeAlias = Sequence[Record] | Record | Range | Waiter
 
 
 @dataclass(slots=True, eq=False)
@@ -53,6 +54,9 @@ class Load:
 class Backlog:
     """Keeps records in order, with the ends of ranges and the waiters between them.
 
+    Newcomers for which there is no room wait at the door, and come in, in order, as room returns; whoever does not
+    wait for that has them :meth:`press` in by the policy.
+
     Args:
         options: bounds and policy.
         tally: told what is given out.
@@ -61,37 +65,88 @@ class Backlog:
     def __init__(self, options: LaneOptions, tally: Tally) -> None:
         self.waiting = 0  # records
         self.size = 0  # their bytes
+        self.held = 0  # records at the door
+        self.held_size = 0  # their bytes
         self._options = options
+        self._bounds = options.bounds
         self._tally = tally
-        self._items: deque[Sequence[Record] | Record | Range | Waiter] = deque()
+        self._items: deque[_Item] = deque()
+        self._door: deque[_Item] = deque()  # empty, or begins with records
         self._parts = 0  # items that are many records
-        self._room = options.capacity - options.capacity // _RESERVED
-        self._room_bytes = options.capacity_bytes - options.capacity_bytes // _RESERVED
+        self._room = self._bounds.plain
+        self._room_bytes = self._bounds.plain_bytes
         self._kept = 0  # items at the front that `drop_oldest` may not take; it need not look at them again
 
     def __bool__(self) -> bool:
         return bool(self._items)
 
-    def extend(self, records: Sequence[Record]) -> list[Record]:
-        """Take the records as far as there is room; those that were dropped for it, newcomers or others."""
+    def extend(self, records: Sequence[Record]) -> None:
+        """Take the records as far as there is room; the rest waits at the door."""
+        if not records:
+            return
         size = size_of(records)
-        if self.waiting + len(records) <= self._room and self.size + size <= self._room_bytes:
-            if records:
-                self._items.append(records)
-                self._parts += 1
-                self.waiting += len(records)
-                self.size += size
-            return []
+        if self._door:
+            self._hold(records, size)
+        elif self.waiting + len(records) <= self._room and self.size + size <= self._room_bytes:
+            self._append(records, size)
+        else:
+            self._hold(records, size)
+            self._let_in()
+
+    def press(self) -> list[Record]:
+        """Take what waits at the door by the policy; those that were dropped for it, newcomers or others."""
         self._take_apart()
         dropped: list[Record] = []
-        for record in records:
-            if self._full(record) and not self._make_room(record, dropped):
-                dropped.append(record)
+        door, self._door = self._door, deque()
+        self.held = self.held_size = 0
+        for item in door:
+            if not isinstance(item, Sequence):
+                self._items.append(item)
                 continue
-            self._items.append(record)
-            self.waiting += 1
-            self.size += record.size
+            for record in item:
+                if self._full(record) and not self._make_room(record, dropped):
+                    dropped.append(record)
+                    continue
+                self._items.append(record)
+                self.waiting += 1
+                self.size += record.size
         return dropped
+
+    def _append(self, records: Sequence[Record], size: int) -> None:
+        self._items.append(records)
+        self._parts += 1
+        self.waiting += len(records)
+        self.size += size
+
+    def _hold(self, records: Sequence[Record], size: int) -> None:
+        self._door.append(records)
+        self.held += len(records)
+        self.held_size += size
+
+    def _let_in(self) -> None:
+        """Have come in from the door what there is room for; an empty backlog takes any record."""
+        door = self._door
+        while door:
+            item = door[0]
+            if not isinstance(item, Sequence):
+                self._items.append(item)
+                door.popleft()
+                continue
+            fitting = min(len(item), self._room - self.waiting)
+            if fitting > 0 and self.size + size_of(item) > self._room_bytes:
+                fitting = min(fitting, _fitting(item, self._room_bytes - self.size))
+            fitting = fitting if fitting > 0 or self.waiting else 1
+            if fitting <= 0:
+                return
+            part = item[:fitting]
+            if fitting < len(item):
+                door[0] = item[fitting:]
+            else:
+                door.popleft()
+            size = size_of(part)
+            self.held -= fitting
+            self.held_size -= size
+            self._append(part, size)
 
     def _make_room(self, record: Record, dropped: list[Record]) -> bool:
         """Drop the oldest for the record, as much as it takes and no more; whether there is room for it now."""
@@ -114,41 +169,45 @@ class Backlog:
     def _most(self, record: Record) -> tuple[int, int]:
         """Records and bytes that the record may find, or make up."""
         if record.level >= Level.ERROR:
-            return self._options.capacity, self._options.capacity_bytes
+            return self._bounds.capacity, self._bounds.capacity_bytes
         return self._room, self._room_bytes
 
     @property
     def ripe(self) -> bool:
         """Whether enough waits for a write."""
-        return self.waiting >= self._options.trigger or self.size >= self._options.max_bytes
+        return self.waiting >= self._options.trigger or self.size >= self._options.max_bytes or self.high
 
     @property
     def behind(self) -> bool:
         """Whether so much waits that the writer should wait too, if the policy has it do so."""
-        return not self.half_empty if self._options.when_full == "spill" else self.high
+        if self._options.when_full == "spill":
+            return bool(self._door) or not self.half_empty
+        return self.high
 
     @property
     def caught_up(self) -> bool:
         """Whether it need not wait any longer."""
+        if self._door:
+            return False
         return self.half_empty if self._options.when_full == "spill" else self.low
 
     @property
     def high(self) -> bool:
         """Whether as much waits as high water is, or more."""
-        options = self._options
-        return self.waiting >= options.high_water or self.size >= options.high_water_bytes
+        bounds = self._bounds
+        return self.waiting >= bounds.high_water or self.size >= bounds.high_water_bytes or bool(self._door)
 
     @property
     def low(self) -> bool:
         """Whether no more than half of that waits."""
-        options = self._options
-        return self.waiting <= options.high_water // 2 and self.size <= options.high_water_bytes // 2
+        bounds = self._bounds
+        return self.waiting <= bounds.high_water // 2 and self.size <= bounds.high_water_bytes // 2
 
     @property
     def half_empty(self) -> bool:
         """Whether at least half of the room is free."""
-        options = self._options
-        return self.waiting <= options.capacity // 2 and self.size <= options.capacity_bytes // 2
+        bounds = self._bounds
+        return self.waiting <= bounds.capacity // 2 and self.size <= bounds.capacity_bytes // 2
 
     def _take_apart(self) -> None:
         """Have each record stand for itself, so that any of them can be dropped."""
@@ -183,11 +242,16 @@ class Backlog:
 
     def end_range(self, ended: Range) -> None:
         """A range of numbers ends here; its mark goes with the batch before."""
-        self._items.append(ended)
+        self._behind_all.append(ended)
 
     def add_waiter(self, waiter: Waiter) -> None:
         """Somebody waits for everything that is in the backlog now."""
-        self._items.append(waiter)
+        self._behind_all.append(waiter)
+
+    @property
+    def _behind_all(self) -> deque[_Item]:
+        """Where to stand behind everything that is here."""
+        return self._door or self._items
 
     def cut(self, *, for_disk: bool = False) -> Load:
         """Take the next batch from the front, with what stands right behind it.
@@ -244,6 +308,8 @@ class Backlog:
         self.waiting -= taken
         self.size -= size
         self._kept = 0
+        if self._door:
+            self._let_in()
         return Load(Batch.of_parts(parts, marks), waiters)
 
 

@@ -127,14 +127,15 @@ class Lane:
             self._tally.held_back(held_back)
         if self.watch:
             self.watch.admitted(admitted)
-        if dropped := self._backlog.extend(admitted):
-            self._settlement.no_room(dropped)
+        self._backlog.extend(admitted)
         if self._tally.size(next_seq) >= options.mark_every:
             self._end_range()
         if self._backlog.behind:
             self.room.clear()
         if options.when_full == "spill":
             self._spillway.spill()
+        if self._backlog.held and not self._lets_wait:
+            self._press()
         self._wake.set()
         if interrupt is not None:
             raise interrupt
@@ -181,20 +182,41 @@ class Lane:
     @property
     def pending(self) -> int:
         """Records in memory."""
-        return self._backlog.waiting + self._settlement.in_hand
+        return self._backlog.waiting + self._backlog.held + self._settlement.in_hand
 
     @property
     def is_waited_for(self) -> bool:
         """Whether the writer should wait for ``room``: the lane is behind, and gets on."""
-        if self.lagging or self.room.is_set():
-            return False
+        return not self.lagging and not self.room.is_set() and self._gets_on
+
+    @property
+    def _gets_on(self) -> bool:
+        """Whether there will be room, by the policy, if the sink or the disk answers."""
         policy = self.options.when_full
         return policy == "wait" or (policy == "spill" and self._spillway.is_taking)
 
     @property
+    def _lets_wait(self) -> bool:
+        """Whether what finds no room may wait for it, because the writer does."""
+        if asyncio._get_running_loop() is None:  # the end: the writer hands over what is in memory anyway
+            return self.options.when_full in ("wait", "spill")
+        return not self.lagging and self._gets_on
+
+    def lag(self) -> None:
+        """The writer does not wait any longer."""
+        self.lagging = True
+        if self._backlog.held:
+            self._press()
+
+    def _press(self) -> None:
+        if dropped := self._backlog.press():
+            self._settlement.no_room(dropped)
+
+    @property
     def pending_bytes(self) -> int:
         """Bytes of them."""
-        return self._backlog.size + self._settlement.hand_size + self._spillway.size
+        backlog = self._backlog
+        return backlog.size + backlog.held_size + self._settlement.hand_size + self._spillway.size
 
     @property
     def progress(self) -> int:

@@ -9,6 +9,8 @@ from typing import Literal, get_args
 
 from asynctrace.core.level import Level
 from asynctrace.core.record import Record
+from asynctrace.errors import ConfigurationError
+from asynctrace.pipeline.bounds import Bounds
 from asynctrace.pipeline.retry import RetryPolicy
 from asynctrace.pipeline.rules import Rules, check, whole
 from asynctrace.pipeline.segments import FSYNC_INTERVAL
@@ -21,11 +23,12 @@ WhenFull = Literal["wait", "spill", "drop_oldest", "drop_newest"]
 """What happens when a lane's backlog is full.
 
 ``wait``: the writer waits for the lane, at most ``patience`` without progress; a lane that makes none is lagging and is
-not waited for until its backlog is half empty; what then exceeds ``capacity`` is dropped as by ``drop_newest``.
+not waited for until no more than half of ``high_water`` waits; what then exceeds ``capacity`` is dropped as by
+``drop_newest``.
 ``spill``: from ``high_water`` on, what waits goes to the lane's spool on disk, and newcomers behind it, until the sink
 has taken all of that; nothing is dropped before ``spool_max_bytes`` are used up, for when half of ``capacity`` waits
-for the disk, the writer waits too. Without a state directory, or when its disk is full, the memory fills up to
-``capacity``; then as ``drop_oldest``.
+for the disk, the writer waits too, at most ``patience`` without progress. Without a state directory, when its disk is
+full, or when it does not answer, the memory fills up to ``capacity``; then as ``drop_oldest``.
 ``drop_oldest``: the oldest records below level error make room.
 ``drop_newest``: the newcomer is dropped; a tenth of the room is reserved for level error and above.
 Every drop is counted by reason and told in the stream when room returns.
@@ -45,10 +48,13 @@ class LaneOptions:
             power of two, so that a database prepares few statements.
         write_timeout: seconds for one write; None for no bound.
         high_water: records in the backlog from which on the writer waits for the lane (``when_full="wait"``) or they
-            go to disk (``"spill"``).
-        high_water_bytes: the same in bytes; whichever is reached first.
-        capacity: records that the backlog may hold.
-        capacity_bytes: bytes that it may hold; whichever is reached first. An empty one takes any record.
+            go to disk (``"spill"``), and none lingers; None: half of ``capacity``, at most 8,192.
+        high_water_bytes: the same in bytes, whichever is reached first; None: half of ``capacity_bytes``, at most
+            32 MiB.
+        capacity: records that the backlog may hold; None: a million, or twice ``high_water`` if that is more.
+            While the writer waits, the rest of the few hundred records that it has in hand waits outside.
+        capacity_bytes: bytes that it may hold, whichever is reached first; None: 512 MiB, or twice
+            ``high_water_bytes`` if that is more. An empty one takes any record.
         when_full: see :data:`WhenFull`.
         patience: seconds without progress after which the writer stops waiting for the lane.
         retry: when to try again after a transient failure.
@@ -67,7 +73,7 @@ class LaneOptions:
         safety: what a record survives once the sink took it, for those who ask; see :data:`Safety`.
 
     Raises:
-        ConfigurationError: an option has a value that cannot be used.
+        ConfigurationError: an option has a value that cannot be used, or one that contradicts another.
     """
 
     linger: float = 0.0
@@ -76,10 +82,10 @@ class LaneOptions:
     max_bytes: int = 16 << 20
     short: int = 250
     write_timeout: float | None = 60.0
-    high_water: int = 8_192
-    high_water_bytes: int = 32 << 20
-    capacity: int = 1_000_000
-    capacity_bytes: int = 512 << 20
+    high_water: int | None = None
+    high_water_bytes: int | None = None
+    capacity: int | None = None
+    capacity_bytes: int | None = None
     when_full: WhenFull = "wait"
     patience: float = 0.25
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -96,6 +102,19 @@ class LaneOptions:
 
     def __post_init__(self) -> None:
         check("LaneOptions", self, _RULES)
+        for name, bound, name_of_most, most in (
+            ("high_water", self.high_water, "capacity", self.capacity),
+            ("high_water_bytes", self.high_water_bytes, "capacity_bytes", self.capacity_bytes),
+        ):
+            if bound is not None and most is not None and bound > most:
+                raise ConfigurationError(
+                    f"LaneOptions.{name}", bound, f"at most {name_of_most}, which is {most}"
+                )
+
+    @property
+    def bounds(self) -> Bounds:
+        """How much the backlog holds: what is given, and what follows from it."""
+        return Bounds.of(self.high_water, self.high_water_bytes, self.capacity, self.capacity_bytes)
 
 
 _RULES: Rules = (
@@ -113,15 +132,12 @@ _RULES: Rules = (
         "a number of seconds from 0, or None",
     ),
     (
-        (
-            *("trigger", "max_records", "max_bytes", "short", "high_water", "high_water_bytes"),
-            *("capacity", "capacity_bytes", "surprises", "mark_every"),
-        ),
+        ("trigger", "max_records", "max_bytes", "short", "surprises", "mark_every"),
         lambda value: whole(value, 1),
         "a whole number above 0",
     ),
     (
-        ("breaker_failures",),
+        ("high_water", "high_water_bytes", "capacity", "capacity_bytes", "breaker_failures"),
         lambda value: value is None or whole(value, 1),
         "a whole number above 0, or None",
     ),

@@ -206,7 +206,7 @@ class Writer:
                         await lane.room.wait()
             for lane, before in zip(behind, progress, strict=True):
                 if not lane.room.is_set() and lane.progress == before:
-                    lane.lagging = True
+                    lane.lag()
 
 
 def _end(future: asyncio.Future[None]) -> None:
