@@ -137,5 +137,13 @@ class SizedReader(Reader, Protocol):
         """
 
 
+@runtime_checkable
+class CandidReader(Reader, Protocol):
+    """A reader that also tells what it came across and could not read."""
+
+    def problems(self) -> tuple[str, ...]:
+        """What the questions so far could not read, unless a run that they found tells it; in words."""
+
+
 Processor = Callable[[Record], Record | None]
 """Looks at a finished record in the writer, before redaction: gives it back, another one, or None to filter it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,8 +16,9 @@ from asynctrace.core.query import Query
 from asynctrace.core.record import Kind, Record, Status
 from asynctrace.core.summary import RunSummary
 from asynctrace.errors import ConfigurationError, TraceNotFoundError
+from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.loop_thread import loop_thread
-from asynctrace.ports import Reader
+from asynctrace.ports import CandidReader, Reader
 from asynctrace.sinks import registry
 
 Moment = datetime | str | int
@@ -135,6 +137,9 @@ async def afind_traces(
             fills a column (``tags``, ``user_id``, …): it has no value.
         limit: at most so many runs.
 
+    What cannot be read (a torn line, a file of something else) is told by ``problems`` of the runs it may have been
+    of; where no run is left to tell it, the logger ``asynctrace`` warns.
+
     Raises:
         StoreError: the store is not there, or holds something else.
         ConfigurationError: an argument cannot be used.
@@ -144,6 +149,7 @@ async def afind_traces(
     try:
         return [summary async for summary in reader.runs(query)]
     finally:
+        _warn_of_problems(reader)
         if owned:
             await reader.aclose()
 
@@ -172,8 +178,21 @@ async def afind_trace(run_id: str, store: str | Reader | None = None) -> StoredR
             )
         return StoredRun(summary, tuple([record async for record in reader.records(wanted, Query())]))
     finally:
+        _warn_of_problems(reader)
         if owned:
             await reader.aclose()
+
+
+def _warn_of_problems(reader: Reader) -> None:
+    if isinstance(reader, CandidReader):
+        for problem in reader.problems():
+            diagnostics.say(
+                logging.WARNING,
+                ("unreadable", repr(reader), problem),
+                "%r: not all could be read: %s",
+                reader,
+                problem,
+            )
 
 
 def find_traces(

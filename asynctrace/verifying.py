@@ -10,7 +10,7 @@ from asynctrace.core.account import Account, ProducerAccount
 from asynctrace.core.query import EVERYTHING, Query
 from asynctrace.core.record import Kind, Status
 from asynctrace.pipeline.loop_thread import loop_thread
-from asynctrace.ports import Reader
+from asynctrace.ports import CandidReader, Reader
 from asynctrace.reading import open_reader
 from asynctrace.sinks import registry
 
@@ -101,6 +101,8 @@ async def averify(store: str | Reader | None = None) -> Verification:
         async for producer, first, last in reader.numbers():
             account(producer).add(first, last)
         unfinished, problems = await _unfinished(reader)
+        if isinstance(reader, CandidReader):
+            problems = tuple(dict.fromkeys((*problems, *reader.problems())))
     finally:
         if owned:
             await reader.aclose()

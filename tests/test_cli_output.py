@@ -301,6 +301,28 @@ def test_a_torn_line_is_told_and_the_rest_is_shown(tmp_path: Path, here: Here) -
     assert "torn" in counted.out
 
 
+@pytest.mark.parametrize("content", [b"", b"garbage", b'{"seq":0,"producer":"ab'], ids=repr)
+@pytest.mark.parametrize("name", ["t.jsonl", "logs/run_id=run-1/events.jsonl"])
+def test_a_store_without_one_whole_line_is_told(
+    tmp_path: Path, here: Here, name: str, content: bytes
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    url = f"file:{tmp_path / name.split('/')[0]}"
+
+    listed, documents, shown, tailed, counted = (
+        here(*arguments, "--store", url)
+        for arguments in (["runs"], ["runs", "--json"], ["show", "run-1"], ["tail"], ["stats"])
+    )
+
+    assert [told.code for told in (listed, documents, shown, tailed, counted)] == [0, 0, 1, 0, 0]
+    assert (listed.out, documents.out) == ("", "[]\n")
+    for told in (listed.err, documents.err, shown.err, tailed.err, counted.out):
+        assert ("line 1 torn" in told) == bool(content)
+    assert shown.err.splitlines()[-1].startswith("asynctrace: ")
+
+
 # -- start -----------------------------------------------------------------------------------------
 
 

@@ -538,6 +538,17 @@ class TestReading:
         assert [record.seq for record in records(JsonLinesReader(tmp_path / "t.jsonl"))] == [1]
         assert runs(JsonLinesReader(tmp_path / "t.jsonl"))[0].problems == ("t.jsonl: line 1 torn",)
 
+    def test_half_a_mark_is_told_and_hides_no_record(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.jsonl"
+        written(JsonLinesSink(path), Batch(make_batch(2).records, [Mark("p", 0, 1, 2)]))
+        first, second, mark = path.read_bytes().splitlines()
+        path.write_bytes(b"\n".join([first, mark[:30] + second, mark[:-5]]))
+        reader = JsonLinesReader(path)
+        assert runs(reader)[0].problems == ("t.jsonl: line 2 torn", "t.jsonl: line 3 torn")
+        reader = JsonLinesReader(path)
+        assert [record.seq for record in records(reader)] == [0, 1]
+        assert [(n.first, n.last) for n in asyncio.run(listed(JsonLinesReader(path).numbers()))] == [(0, 1)]
+
     def test_marks_come_back(self, store: tuple[Sink, Reader]) -> None:
         sink, reader = store
         told = [Mark("p", 0, 9, 8, filtered=1, dropped=1), Mark("q", 5, 5, 1)]

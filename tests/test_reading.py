@@ -1,6 +1,7 @@
 """``find_traces`` and ``find_trace``: the same answers from every store, in both colours."""
 
 import asyncio
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -11,6 +12,7 @@ import pytest
 
 import asynctrace
 from asynctrace import (
+    CandidReader,
     ConfigurationError,
     Kind,
     Reader,
@@ -450,3 +452,67 @@ def test_a_lane_that_is_not_there_is_named(
         with pytest.raises(ConfigurationError) as raised:
             read(lane)
         assert raised.value.value == lane
+
+
+def torn_store(place: Path, kind: str, content: bytes | int) -> tuple[str, str]:
+    """A store without one whole line, and how it is told; a number: the first bytes of what was recorded."""
+    url = f"file:{place}/{TARGETS[kind]}"
+    with Trace("lost", sinks=[url]) as trace:
+        trace.info("never read")
+    asynctrace.shutdown()
+    paths = [place / "t.jsonl"] if kind == "jsonl" else list((place / "logs" / "run_id=lost").glob("*.jsonl"))
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:content] if isinstance(content, int) else content)
+    return url, "t.jsonl: line 1 torn" if kind == "jsonl" else "run_id=lost: events.jsonl: line 1 torn"
+
+
+@pytest.mark.parametrize("content", [100, 1, b"garbage", b"\0\xff\n", b'{"a": 1}\n', b"[]\n{}\n"], ids=repr)
+@pytest.mark.parametrize("kind", ["file", "jsonl"])
+def test_a_store_without_one_whole_line_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, content: bytes | int
+) -> None:
+    url, told = torn_store(tmp_path, kind, content)
+    reader = asynctrace.open_store(url)
+    assert isinstance(reader, CandidReader)
+    with caplog.at_level("WARNING", "asynctrace"):
+        assert find_traces(url) == []
+        assert told in caplog.text
+        assert find_traces(reader, limit=5) == []
+    assert told in reader.problems()
+    with pytest.raises(TraceNotFoundError):
+        find_trace("lost", reader)
+    assert told in asynctrace.verify(url).problems
+    asyncio.run(reader.aclose())
+
+
+def test_a_torn_run_is_told_beside_whole_ones_and_only_then(tmp_path: Path) -> None:
+    url, told = torn_store(tmp_path, "file", 100)
+    for name in ("whole", "wholer"):
+        with Trace(name, sinks=[url]) as trace:
+            trace.info("fine")
+    for conditions in ({}, {"limit": 1}, {"level": "error"}):
+        reader = asynctrace.open_store(url)
+        find_traces(reader, **conditions)  # type: ignore[arg-type]
+        assert isinstance(reader, CandidReader)
+        assert told in reader.problems()
+        asyncio.run(reader.aclose())
+    shutil.rmtree(tmp_path / "logs" / "run_id=lost")
+    reader = asynctrace.open_store(url)
+    assert len(find_traces(reader)) == 2
+    assert find_traces(reader, level="error") == []
+    assert isinstance(reader, CandidReader)
+    assert reader.problems() == ()
+    asyncio.run(reader.aclose())
+
+
+def test_a_torn_mark_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Trace("whole", sinks=[f"file:{tmp_path}/t.jsonl", f"file:{tmp_path}/logs"]) as trace:
+        trace.info("read")
+    asynctrace.shutdown()
+    for path in (tmp_path / "t.jsonl", tmp_path / "logs" / "marks.jsonl"):
+        path.write_bytes(path.read_bytes()[:-10])
+    (run,) = find_traces(f"file:{tmp_path}/t.jsonl")
+    (problem,) = run.problems
+    assert problem.startswith("t.jsonl: line ")
+    assert asynctrace.verify(f"file:{tmp_path}/t.jsonl").problems == (problem,)
+    assert asynctrace.verify(f"file:{tmp_path}/logs").problems == ("marks.jsonl: line 1 torn",)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import asynctrace
+from asynctrace.cli.problems import problems_of, tell
 from asynctrace.cli.streams import first_that
 from asynctrace.errors import ConfigurationError, TraceNotFoundError
 
@@ -52,7 +53,7 @@ async def find_run(reader: Reader, wanted: str, store: str | None = None) -> Run
     if wanted == LATEST:
         newest = await first_that(reader.runs(asynctrace.Query(limit=1)), lambda summary: True)
         if newest is None:
-            raise TraceNotFoundError(wanted, store or repr(reader))
+            raise _not_found(reader, wanted, store)
         return await _outermost(reader, newest)
     fitting = [
         summary
@@ -60,12 +61,17 @@ async def find_run(reader: Reader, wanted: str, store: str | None = None) -> Run
         if wanted and (summary.run_id.startswith(wanted) or summary.run_id.endswith(wanted))
     ]
     if not fitting:
-        raise TraceNotFoundError(wanted, store or repr(reader))
+        raise _not_found(reader, wanted, store)
     if len(fitting) > 1:
         named = ", ".join(summary.run_id for summary in fitting[:_NAMED])
         more = ", …" if len(fitting) > _NAMED else ""
         raise ConfigurationError("RUN", wanted, f"more of the id, for {len(fitting)} runs fit: {named}{more}")
     return fitting[0]
+
+
+def _not_found(reader: Reader, wanted: str, store: str | None) -> TraceNotFoundError:
+    tell(problems_of(reader))  # it may be what could not be read
+    return TraceNotFoundError(wanted, store or repr(reader))
 
 
 async def _outermost(reader: Reader, summary: RunSummary) -> RunSummary:

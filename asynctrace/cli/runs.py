@@ -12,6 +12,7 @@ import asynctrace
 from asynctrace.cli import options
 from asynctrace.cli.documents import run_document, to_json
 from asynctrace.cli.moments import parse_moment
+from asynctrace.cli.problems import problems_of, tell
 from asynctrace.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def runs(
     )
     import asyncio
 
-    found = asyncio.run(
+    found, problems = asyncio.run(
         _find(store, [replace(query, fields=each) for each in _parse_fields(field)], limit or None)
     )
     from asynctrace.cli import run_table, screen  # here, for --help does without rich
@@ -51,6 +52,7 @@ def runs(
         screen.write(to_json([run_document(summary) for summary in found]))
     else:
         run_table.show(found, screen.Screen(pager=not no_pager), limit)
+    tell(problems)
 
 
 def _parse_fields(pairs: Iterable[str] | None) -> list[dict[str, Any]]:
@@ -68,16 +70,19 @@ def _parse_fields(pairs: Iterable[str] | None) -> list[dict[str, Any]]:
     return [dict(choice) for choice in itertools.product(*meanings)]
 
 
-async def _find(store: str | None, queries: list[Query], limit: int | None) -> list[RunSummary]:
+async def _find(
+    store: str | None, queries: list[Query], limit: int | None
+) -> tuple[list[RunSummary], tuple[str, ...]]:
     found: dict[str, RunSummary] = {}
     reader = asynctrace.open_store(store)
     try:
         for query in queries:
             async for summary in reader.runs(replace(query, limit=limit)):
                 found[summary.run_id] = summary
+        problems = problems_of(reader)
     finally:
         await reader.aclose()
     newest_first = sorted(
         found.values(), key=lambda summary: (summary.ended_ns, summary.run_id), reverse=True
     )
-    return newest_first[:limit]
+    return newest_first[:limit], problems

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import asynctrace
 from asynctrace.cli import options
 from asynctrace.cli.documents import to_json
+from asynctrace.cli.problems import problems_of
 
 if TYPE_CHECKING:
     from asynctrace.cli.tally import Tally
@@ -42,6 +43,7 @@ async def _count(store: str | None) -> Tally:
             tally.add_run(summary)
             async for record in reader.records(summary.run_id, everything):
                 tally.add(record)
+        tally.problems += problems_of(reader)
     finally:
         await reader.aclose()
     return tally

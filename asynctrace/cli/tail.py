@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import asynctrace
 from asynctrace.cli import options
 from asynctrace.cli.documents import record_document, to_json
-from asynctrace.cli.words import one_line
+from asynctrace.cli.problems import problems_of, tell
 
 if TYPE_CHECKING:
     from asynctrace import Record
@@ -68,8 +68,7 @@ async def _tail(
         if follow:
             await follower.begin()
         last, problems = await newest_records(reader, run_id, lines, admits)
-        for problem in problems:
-            _tell(problem)
+        tell((*problems, *problems_of(reader)))
         show(last)
         if follow:
             follower.note(last)
@@ -77,9 +76,3 @@ async def _tail(
                 show([record for record in arrived if admits(record)])
     finally:
         await reader.aclose()
-
-
-def _tell(problem: str) -> None:
-    import sys
-
-    print(f"not all could be read: {one_line(problem)}", file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from itertools import islice
 from os import PathLike
 from typing import ParamSpec, TypeVar
@@ -22,6 +22,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _PULLED = 250  # items a thread hop
+_TOLD_PROBLEMS = 20  # a store of garbage must not fill a terminal
 
 
 class LineReader(ABC):
@@ -37,6 +38,8 @@ class LineReader(ABC):
     def __init__(self, path: str | PathLike[str]) -> None:
         self._path = checked_path(path)
         self._worker = Worker(f"asynctrace {self!r}")
+        self._problems: dict[str, None] = {}
+        self._more_problems = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._path!r})"
@@ -109,6 +112,10 @@ class LineReader(ABC):
         except OSError as error:
             raise StoreError(f"{self!r}: {error}") from error
 
+    def problems(self) -> tuple[str, ...]:
+        """What the questions so far could not read, unless a run that they found tells it; in words."""
+        return (*self._problems, "… and more") if self._more_problems else tuple(self._problems)
+
     async def aclose(self) -> None:
         """End the reader's thread; a second call does nothing."""
         self._worker.shutdown()
@@ -140,6 +147,16 @@ class LineReader(ABC):
     @abstractmethod
     def _prune(self, older_than_ns: int) -> int:
         """On the thread: what ``prune`` does."""
+
+    def _note(self, problems: Iterable[str]) -> None:
+        """On the thread: have ``problems`` tell these, too."""
+        for problem in problems:
+            if problem in self._problems:
+                continue
+            if len(self._problems) < _TOLD_PROBLEMS:
+                self._problems[problem] = None
+            else:
+                self._more_problems = True
 
     async def _pull(
         self, make: Callable[P, Iterator[T]], /, *args: P.args, **kwargs: P.kwargs

@@ -85,7 +85,7 @@ class Lines:
         return self._record((os.path.basename(self._path), 0), line)
 
     def _record(self, place: _Place, line: bytes) -> Record | None:
-        if not line or line.startswith(_MARK_START):
+        if not line or mark_in(line) is not None:
             return None
         try:
             return self._decoder.from_json(line)
@@ -98,13 +98,13 @@ class Lines:
         for place, line in self._lines():
             if (mark := mark_in(line)) is not None:
                 yield mark
-            elif line.startswith(_MARK_START):
+            elif line and not line.startswith(_RECORD_START):
                 self._tell_torn(place)
 
     def keys(self) -> Iterator[tuple[str, int]]:
         """The key of each record; looks at nothing else in a line that is whole."""
         for _, line in self._lines():
-            if line and not line.startswith(_MARK_START):
+            if line and mark_in(line) is None:
                 try:
                     key = _decode_key(line)
                 except ValueError:

@@ -23,12 +23,14 @@ class RunScan:
         self._fold = RunFold()
         self._seen = Seen()
         self.admitted = False
+        self.is_empty = True
 
     def add(self, record: Record) -> None:
         """Take one record of the run."""
         if self._seen.before(record):
             return
         self._fold.add(record)
+        self.is_empty = False
         if not self.admitted and self._query.admits(record):
             self.admitted = True
 

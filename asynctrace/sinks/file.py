@@ -175,9 +175,9 @@ class FileReader(LineReader):
         # The last lines tell which folders are the newest, and only those are read.
         ends = ((self._end(folder, decoder), folder) for folder in self._folders())
         latest: list[RunSummary] = []
-        for _, folder in sorted(ends, reverse=True):
-            if len(latest) >= query.limit:
-                break
+        for end, folder in sorted(ends, reverse=True):
+            if end and len(latest) >= query.limit:
+                continue  # one without a record that can be read is looked at all the same, to say so
             if (summary := self._scan(folder, query, decoder)) is not None:
                 latest.append(summary)
         yield from newest_first(latest, query)
@@ -196,7 +196,9 @@ class FileReader(LineReader):
 
     def _marks(self) -> Iterator[Mark]:
         self._check()
-        yield from Lines(os.path.join(self._path, MARKS)).marks()
+        lines = Lines(os.path.join(self._path, MARKS))
+        yield from lines.marks()
+        self._note(lines.problems())
 
     def _numbers(self) -> Iterator[Numbers]:
         decoder = RecordDecoder()
@@ -232,9 +234,12 @@ class FileReader(LineReader):
         for part in lines:
             for record in part.records():
                 scan.add(record)
-        return (
-            scan.summary(problem for part in lines for problem in part.problems()) if scan.admitted else None
-        )
+        problems = [problem for part in lines for problem in part.problems()]
+        if scan.admitted:
+            return scan.summary(problems)
+        if scan.is_empty:
+            self._note(f"{folder}: {problem}" for problem in problems)
+        return None
 
     def _used_bytes(self) -> int:
         self._check()

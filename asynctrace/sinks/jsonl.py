@@ -105,7 +105,10 @@ class JsonLinesReader(LineReader):
                 scan = scans[record.run_id] = RunScan(query)
             scan.add(record)
         problems = lines.problems()  # a torn line may have been of any run: each tells it
-        yield from newest_first((scan.summary(problems) for scan in scans.values() if scan.admitted), query)
+        found = newest_first((scan.summary(problems) for scan in scans.values() if scan.admitted), query)
+        if not found:
+            self._note(problems)
+        yield from found
 
     def _records(self, run_id: str, query: Query) -> Iterator[Record]:
         yield from in_order(self._lines().records_of(run_id), query)
@@ -115,12 +118,15 @@ class JsonLinesReader(LineReader):
         for record in lines.records():
             if record.run_id == run_id:
                 scan.add(record)
-        return scan.summary(lines.problems()) if scan.admitted else None
+        if scan.admitted:
+            return scan.summary(lines.problems())
+        self._note(lines.problems())
+        return None
 
     def _marks(self) -> Iterator[Mark]:
-        lines = self._lines()
-        yield from Lines.of_one(_pruned.path_of(self._path)).marks()
-        yield from lines.marks()
+        for lines in (Lines.of_one(_pruned.path_of(self._path)), self._lines()):
+            yield from lines.marks()
+            self._note(lines.problems())
 
     def _numbers(self) -> Iterator[Numbers]:
         yield from in_ranges(self._lines().keys())
