@@ -26,6 +26,7 @@ from asynctrace import (
     Trace,
     TransientSinkError,
 )
+from asynctrace.ports import LocalSink
 from asynctrace.sinks.memory import MemorySink
 
 pytestmark = pytest.mark.anyio
@@ -162,12 +163,61 @@ async def test_a_partial_write_without_progress_pauses_between_tries() -> None:
     assert max(sink.sizes.count(size) for size in sink.sizes) <= 10, "the policy bounds these tries too"
 
 
-async def test_indices_that_are_not_in_the_batch_do_not_upset_the_ledger() -> None:
-    error = PartialWriteError(
-        [Rejection(0, "twice"), Rejection(0, "twice"), Rejection(999, "nobody"), Rejection(-1, "?")]
-    )
-    stats = await deliver(ScriptedSink([error]))
-    assert stats.dead == 1
+async def test_a_place_that_is_rejected_twice_does_not_upset_the_ledger() -> None:
+    stats = await deliver(ScriptedSink([PartialWriteError([Rejection(0, "twice"), Rejection(0, "twice")])]))
+    assert (stats.dead, stats.delivered) == (1, 11)
+
+
+class Misnaming(ScriptedSink):
+    """Stores nothing of its first batches, and says so of a place that they do not have."""
+
+    def __init__(self, times: int, index: Callable[[Batch], object]) -> None:
+        super().__init__()
+        self.times = times
+        self.index = index
+
+    async def write(self, batch: Batch) -> None:
+        if len(self.sizes) < self.times:
+            self.sizes.append(len(batch))
+            raise PartialWriteError([Rejection(0, "poison"), Rejection(self.index(batch), "poison")])  # type: ignore[arg-type]
+        await super().write(batch)
+
+
+@pytest.mark.parametrize("index", [len, lambda batch: -1, lambda batch: "1"], ids=["one-based", "-1", "text"])
+async def test_rejections_that_name_no_place_of_the_batch_are_a_surprise_and_nothing_counts_as_stored(
+    index: Callable[[Batch], object],
+) -> None:
+    sink = Misnaming(3, index)
+    stats = await deliver(sink)
+    assert sink.sizes[0] == sink.sizes[1] == sink.sizes[2], "all of it, as with any surprise"
+    assert (stats.dead, stats.delivered) == (sink.sizes[0], len(sink.records))
+    named = repr(index(Batch(sink.records[:1] * sink.sizes[0])))
+    said = f"names the record at index {named} (poison); allowed: 0 to {sink.sizes[0] - 1}"
+    assert stats.last_error == f"IndexError: PartialWriteError {said}"
+
+
+async def test_after_rejections_that_name_no_place_of_the_batch_all_of_it_comes_again() -> None:
+    sink = Misnaming(2, len)
+    stats = await deliver(sink)
+    assert sink.messages == names(10)
+    assert (stats.lost, stats.retries) == (0, 2)
+
+
+async def test_a_last_write_that_names_no_place_of_the_batch_makes_nothing_safe() -> None:
+    class Store(ScriptedSink, LocalSink):
+        async def write(self, batch: Batch) -> None:
+            raise TransientSinkError("away")
+
+        def write_now(self, batch: Batch) -> None:
+            raise PartialWriteError([Rejection(len(batch), "poison")])
+
+    async with Trace("r", sinks=[(Store(), QUICK)]) as trace:
+        pipeline = trace.pipeline
+        trace.info("m")
+        await trace.aclose(timeout=0.1)
+    (lane,) = pipeline.stats().lanes
+    assert (lane.delivered, lane.dropped) == (0, {"last write failed": 3})
+    assert lane.balanced
 
 
 async def test_a_surprise_is_tried_a_few_times_and_then_given_up() -> None:

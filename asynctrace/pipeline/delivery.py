@@ -146,9 +146,14 @@ class Delivery:
 
     def last_write_failed(self, load: Load, error: Exception) -> bool:
         """After a blocking write at the end, which has no second try: whether the load is settled all the same."""
+        if isinstance(error, PartialWriteError):
+            try:
+                _check_indices(error, load.batch)
+            except IndexError as surprise:
+                error = surprise
         self._failed(error)
         if isinstance(error, PartialWriteError):
-            self._settlement.reject(load, error, _indices(error, load.batch))
+            self._settlement.reject(load, error, {rejection.index for rejection in error.rejections})
         elif isinstance(error, PermanentSinkError):
             self._settlement.bury(load, in_words(error), error)
         else:
@@ -183,6 +188,9 @@ class Delivery:
                 await self._sink.write(batch)
             if homes != self._homes:  # this loop stood still, and another home took over meanwhile
                 raise asyncio.CancelledError
+        except PartialWriteError as error:
+            _check_indices(error, batch)
+            raise
         except RuntimeError as error:
             # When the interpreter ends, Python 3.12 starts no thread any more, and executors refuse.
             if "shutdown" not in str(error) or not isinstance(self._sink, LocalSink):
@@ -244,8 +252,8 @@ class Delivery:
     def _keep_rest(self, load: Load, error: PartialWriteError) -> Load | None:
         """Settle what was stored or rejected for good; what is to be tried again stays first in hand."""
         batch = load.batch
-        rejected = _indices(error, batch)
-        again = {r.index for r in error.rejections if r.retryable} & rejected
+        rejected = {rejection.index for rejection in error.rejections}
+        again = {rejection.index for rejection in error.rejections if rejection.retryable}
         if not again:
             self._settlement.reject(load, error, rejected)
             return None
@@ -271,6 +279,16 @@ def _retry_after(error: Exception) -> float | None:
     return error.retry_after if isinstance(error, TransientSinkError) else None
 
 
-def _indices(error: PartialWriteError, batch: Batch) -> set[int]:
-    """The positions that the sink rejected, as far as they are in the batch."""
-    return {rejection.index for rejection in error.rejections if 0 <= rejection.index < len(batch)}
+def _check_indices(error: PartialWriteError, batch: Batch) -> None:
+    """Which records were stored is not known, if any that were not are called by a place that the batch has not.
+
+    Raises:
+        IndexError: a surprise of the sink.
+    """
+    for rejection in error.rejections:
+        index: object = rejection.index  # a sink may put anything there
+        if not isinstance(index, int) or not 0 <= index < len(batch):
+            allowed = f"0 to {len(batch) - 1}" if batch else "none, for the batch is empty"
+            raise IndexError(
+                f"PartialWriteError names the record at index {index!r} ({rejection.reason}); allowed: {allowed}"
+            ) from error
