@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 from asynctrace import composition, current, settings
+from asynctrace.core.arguments import seconds_to_wait
 from asynctrace.core.redaction_match import Redaction
 from asynctrace.errors import DeliveryError
 from asynctrace.extras import split_extras
@@ -26,17 +27,18 @@ def get_trace(
         run_id: as of :class:`Trace`.
         parent_run_id: as of :class:`Trace`.
         extras: ``trace_type``, ``handlers``, ``fail_silently`` and ``enable_write_log`` configure and are
-            never stored; the rest are fields.
+            never stored; so do ``path``, ``buffer_size`` and ``flush_interval`` beside a ``trace_type`` of
+            ``"file"`` or ``"sqlite"``. The rest are fields.
 
     Raises:
-        ConfigurationError: a handler cannot be used.
+        ConfigurationError: a handler, or what else configures, cannot be used.
 
     Example:
         >>> trace = get_trace("run-43", extras={"trace_type": "memory", "user_id": "u1"})
         >>> trace.info("started")
         >>> trace.close()
     """
-    fields, sinks, fail_silently = split_extras(extras or {})
+    fields, sinks, fail_silently = split_extras({} if extras is None else extras)
     trace = Trace(
         run_id, parent_run_id=parent_run_id, sinks=sinks, fields=fields, fail_silently=fail_silently
     )
@@ -56,7 +58,8 @@ def flush(timeout: float | None = None) -> FlushReport:
     Raises:
         DeliveryError: records were not safe in time.
     """
-    end = None if timeout is None else monotonic() + timeout
+    seconds = seconds_to_wait(timeout)
+    end = None if seconds is None else monotonic() + seconds
     return _judge(
         [
             pipeline.flush(None if end is None else max(0.0, end - monotonic()))
@@ -67,7 +70,8 @@ def flush(timeout: float | None = None) -> FlushReport:
 
 async def aflush(timeout: float | None = None) -> FlushReport:
     """As :func:`flush`, without blocking the event loop."""
-    return _judge(await asyncio.gather(*[pipeline.aflush(timeout) for pipeline in home.pipelines()]))
+    seconds = seconds_to_wait(timeout)
+    return _judge(await asyncio.gather(*[pipeline.aflush(seconds) for pipeline in home.pipelines()]))
 
 
 def shutdown(timeout: float | None = None) -> None:
@@ -76,16 +80,18 @@ def shutdown(timeout: float | None = None) -> None:
     Args:
         timeout: seconds for each; by default its ``close_timeout``.
     """
-    current.end_own_run(timeout)
+    seconds = seconds_to_wait(timeout)
+    current.end_own_run(seconds)
     for pipeline in home.pipelines():
-        pipeline.close(timeout)
+        pipeline.close(seconds)
     composition.forget()
 
 
 async def ashutdown(timeout: float | None = None) -> None:
     """As :func:`shutdown`, without blocking the event loop."""
-    await current.aend_own_run(timeout)
-    await asyncio.gather(*[pipeline.aclose(timeout) for pipeline in home.pipelines()])
+    seconds = seconds_to_wait(timeout)
+    await current.aend_own_run(seconds)
+    await asyncio.gather(*[pipeline.aclose(seconds) for pipeline in home.pipelines()])
     composition.forget()
 
 

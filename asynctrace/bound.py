@@ -7,9 +7,9 @@ from types import FrameType
 from typing import Any
 
 from asynctrace.core import codec
+from asynctrace.core.arguments import whole_number
 from asynctrace.core.run import RunContext
 from asynctrace.emitter import Emitter, recording
-from asynctrace.errors import ConfigurationError
 from asynctrace.outlet import LongWay, Outlet
 from asynctrace.pipeline.awaited import Place
 from asynctrace.receipt import DEFAULT_TIMEOUT, Receipt
@@ -73,10 +73,8 @@ class DeepTrace(BoundTrace):
     __slots__ = ("_stacklevel",)
 
     def __init__(self, outlet: Outlet, context: RunContext, stacklevel: int) -> None:
-        if stacklevel < 1:
-            raise ConfigurationError("stacklevel", stacklevel, "a whole number from 1: 1 is the caller")
         super().__init__(outlet, context)
-        self._stacklevel = stacklevel
+        self._stacklevel = whole_number("stacklevel", stacklevel, 1)
         self._intake = LongWay(outlet.intake)  # type: ignore[assignment]
 
     def bind(self, /, **fields: Any) -> BoundTrace:

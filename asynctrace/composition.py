@@ -9,7 +9,8 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from asynctrace import settings
 from asynctrace.core import codec
 from asynctrace.core.level import Level
 from asynctrace.core.redaction import Redactor
-from asynctrace.errors import ClosedError, ConfigurationError
+from asynctrace.errors import ClosedError, ConfigurationError, MissingExtraError
 from asynctrace.pipeline import sigterm
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.durability import Durability
@@ -110,24 +111,23 @@ def _forget(shared: _Shared) -> None:
 def lease(
     sinks: Sequence[SinkLike] | None,
     home: asyncio.AbstractEventLoop | None = None,
-    durability: Durability | None = None,
+    durability: Durability | Literal["none"] | None = None,
 ) -> Lease:
     """A part in the pipeline for those sinks; in the process default when there are none.
 
     Args:
         sinks: where the records go.
         home: the event loop that the holder lives on; None for the loop thread of the process.
-        durability: what records survive; None: what the settings say.
+        durability: what records survive; ``"none"``: nothing; None: what the settings say.
 
     Raises:
         ConfigurationError: a URL cannot be used.
     """
     values = settings.current()
-    if durability in (None, values.durability):
+    if durability in (None, values.durability or "none"):
         return _default_lease() if sinks is None else _lease(sinks, values, home)
-    return _lease(
-        _default_sinks(values) if sinks is None else sinks, replace(values, durability=durability), home
-    )
+    values = replace(values, durability=None if durability == "none" else durability)
+    return _lease(_default_sinks(values) if sinks is None else sinks, values, home)
 
 
 def _lease(sinks: Sequence[SinkLike], values: Settings, home: asyncio.AbstractEventLoop | None) -> Lease:
@@ -153,8 +153,13 @@ def _identity_of(sink: str | AnySink) -> object:
     return registry.canonical_url(sink) if isinstance(sink, str) else id(sink)
 
 
-def _split(sink: SinkLike) -> tuple[str | AnySink, LaneOptions | None]:
-    return sink if isinstance(sink, tuple) else (sink, None)
+def _split(sink: Any) -> tuple[str | AnySink, LaneOptions | None]:
+    if not isinstance(sink, tuple):
+        return sink, None
+    if len(sink) != 2 or not isinstance(sink[1], LaneOptions):
+        shown = tuple(registry.shown(part) if isinstance(part, str) else part for part in sink)
+        raise ConfigurationError("sink", shown, "a URL, a sink, or a pair of one of them and LaneOptions")
+    return sink
 
 
 # -- the process default -------------------------------------------------------------------------------------
@@ -203,7 +208,8 @@ def configure(*sinks: SinkLike, **values: Any) -> Pipeline:
     loaded = settings.with_given(given)
     with _lock:
         before = _default
-        _set_default(loaded, _identity(loaded.sinks, loaded))
+        with _blaming(settings.origin_of_sinks(given)):
+            _set_default(loaded, _identity(loaded.sinks, loaded))
         settings.give(given)
         assert _default is not None
         pipeline = _default.pipeline
@@ -251,18 +257,51 @@ def _default_store() -> str:
 # -- making --------------------------------------------------------------------------------------------------
 
 
-def check(sinks: Sequence[SinkLike] | None) -> None:
-    """Tell a bad setting or URL where it is written, not at the first record.
+def checked(sinks: Iterable[SinkLike] | str | None) -> tuple[SinkLike, ...] | None:
+    """The sinks that the text or the list names; None stands for the process default.
+
+    A bad setting or URL is told where it is written, not at the first record.
 
     Raises:
         ConfigurationError: a value or a URL cannot be used.
     """
     values = settings.current()
-    for sink, _ in map(_split, values.sinks if sinks is None else sinks):
+    if sinks is None:
+        with _blaming(settings.origin_of_sinks()):
+            _check(values.sinks)
+        return None
+    named = _listed(sinks)
+    _check(named)
+    return named
+
+
+def _listed(sinks: Any) -> tuple[SinkLike, ...]:
+    if isinstance(sinks, str) and sinks.strip():
+        return tuple(sinks.split())
+    if isinstance(sinks, Iterable) and not isinstance(sinks, (str, bytes, Mapping)):
+        return tuple(sinks)
+    shown = type(sinks).__name__ if isinstance(sinks, (bytes, Mapping)) else sinks  # URLs hold passwords
+    raise ConfigurationError("sinks", shown, "URLs separated by whitespace, or a list of URLs and sinks")
+
+
+def _check(sinks: Iterable[SinkLike]) -> None:
+    for sink, _ in map(_split, sinks):
         if isinstance(sink, str):
             registry.check_url(sink)
         elif not isinstance(sink, (LocalSink, Sink)):
             raise ConfigurationError("sink", repr(sink), "a URL, or an object with open, write and aclose")
+
+
+@contextmanager
+def _blaming(origin: str) -> Iterator[None]:
+    """Have errors about a sink name what named the sink."""
+    try:
+        yield
+    except MissingExtraError:  # names what to install for which scheme
+        raise
+    except ConfigurationError as error:
+        name = origin if error.name == "sink" else f"{origin}: {error.name}"
+        raise ConfigurationError(name, error.value, error.allowed) from error
 
 
 def make_sink(sink: str | AnySink, values: Settings) -> AnySink:

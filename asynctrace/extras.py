@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from asynctrace.errors import ConfigurationError
 from asynctrace.pipeline.options import LOCAL, LaneOptions
 from asynctrace.settings import SinkLike
-from asynctrace.settings_table import DEFAULT_STORE, truth
+from asynctrace.settings_table import DEFAULT_STORE, truth_of
 from asynctrace.sinks import registry
 
 _STORES = {"file": "file:./logs", "sqlite": DEFAULT_STORE, "console": "console:", "memory": "memory:"}
 """What each type of handler means when no path is given."""
 
+_TYPES = f"multi with handlers, or one of {', '.join(_STORES)}"
+_ON_DISK = ("file", "sqlite")
 _KEYS = ("type", "path", "buffer_size", "flush_interval")
 
 
@@ -27,37 +29,32 @@ def split_extras(extras: Mapping[str, Any]) -> tuple[dict[str, Any], list[SinkLi
     Raises:
         ConfigurationError: a key that configures has a value that cannot be used.
     """
+    if not isinstance(extras, Mapping):
+        raise ConfigurationError("extras", type(extras).__name__, "a mapping of names to values")
     fields = dict(extras)
     kind, handlers = fields.pop("trace_type", None), fields.pop("handlers", None)
-    fail_silently = _truth("fail_silently", fields.pop("fail_silently", True))
-    write = _truth("enable_write_log", fields.pop("enable_write_log", True))
+    fail_silently = truth_of("fail_silently", fields.pop("fail_silently", True))
+    write = truth_of("enable_write_log", fields.pop("enable_write_log", True))
+    if kind is not None and not (isinstance(kind, str) and kind in (*_STORES, "multi")):
+        raise ConfigurationError("trace_type", kind, _TYPES)
+    if handlers is None and kind in _ON_DISK:  # the one handler's own keys stand beside its type
+        handlers = [{"type": kind, **{key: fields.pop(key) for key in _KEYS if key in fields}}]
     return fields, _sinks(kind, handlers) if write else [], fail_silently
 
 
-def _truth(name: str, value: object) -> bool:
-    try:
-        return truth(value)
-    except KeyError as error:
-        raise ConfigurationError(name, value, "true or false") from error
-
-
-def _sinks(kind: object, handlers: Any) -> list[SinkLike] | None:
+def _sinks(kind: str | None, handlers: Any) -> list[SinkLike] | None:
     if handlers is None:
-        if kind is None:
-            return None
-        if kind not in _STORES:
-            raise ConfigurationError(
-                "trace_type", kind, f"multi with handlers, or one of {', '.join(_STORES)}"
-            )
-        return [_STORES[str(kind)]]
-    if isinstance(handlers, (str, Mapping)):
+        if kind == "multi":
+            raise ConfigurationError("trace_type", kind, _TYPES)
+        return None if kind is None else [_STORES[kind]]
+    if isinstance(handlers, (str, bytes, Mapping)) or not isinstance(handlers, Iterable):
         raise ConfigurationError("handlers", type(handlers).__name__, "a list of handlers, URLs or sinks")
     return [_sink(handler) if isinstance(handler, Mapping) else handler for handler in handlers]
 
 
 def _sink(handler: Mapping[str, Any]) -> SinkLike:
     kind = handler.get("type")
-    if kind not in _STORES:
+    if not isinstance(kind, str) or kind not in _STORES:
         raise ConfigurationError("handler type", kind, f"one of {', '.join(_STORES)}")
     for key in handler:
         if key not in _KEYS:

@@ -11,6 +11,7 @@ from time import monotonic
 from types import TracebackType
 from typing import get_args
 
+from asynctrace.core.arguments import seconds_to_wait
 from asynctrace.errors import ClosedError, ConfigurationError, DeliveryError, LaneFailure
 from asynctrace.pipeline import awaited, home
 from asynctrace.pipeline.awaited import Awaited, Part, Place
@@ -45,11 +46,11 @@ class Receipt:
     def __init__(self, intake: object, to: Place, timeout: float | None) -> None:
         if to not in get_args(Place):
             raise ConfigurationError("to", to, "sink or disk")
-        if timeout is not None and not timeout > 0:
+        self._timeout = seconds_to_wait(timeout)
+        if self._timeout == 0:
             raise ConfigurationError("timeout", timeout, "a number of seconds above 0, or None")
         self._intake = intake
         self._to: Place = to
-        self._timeout = timeout
         self._awaited: Awaited | None = None
         self._token: Token[Awaited | None] | None = None
 

@@ -151,6 +151,17 @@ def give(given: Mapping[str, Any] | None) -> None:
     _given = given
 
 
+def origin_of_sinks(given: Mapping[str, Any] | None = None) -> str:
+    """What names the sinks of the process default: the variable, or else ``sink``.
+
+    Args:
+        given: what code gives; None: what it gave last.
+    """
+    setting = _BY_NAME["sinks"]
+    by_code = setting.name in ((_given or {}) if given is None else given)
+    return setting.variable if not by_code and os.environ.get(setting.variable) else "sink"
+
+
 def is_configured() -> bool:
     """Whether code or environment says where records go by default."""
     return _given is not None or bool(os.environ.get(_BY_NAME["sinks"].variable))

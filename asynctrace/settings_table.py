@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from asynctrace.core.level import Level
 from asynctrace.core.redaction import Mode, Redactor
+from asynctrace.errors import ConfigurationError
 from asynctrace.pipeline.durability import DURABILITIES, Durability
 from asynctrace.sinks import registry
 from asynctrace.sinks._template import Template
@@ -48,6 +49,18 @@ def truth(value: object) -> bool:
         KeyError: it is none of them.
     """
     return value if isinstance(value, bool) else registry.TRUTHS[str(value).strip().lower()]
+
+
+def truth_of(name: str, value: object) -> bool:
+    """As :func:`truth`, for the argument of that name.
+
+    Raises:
+        ConfigurationError: it is no spelling of either.
+    """
+    try:
+        return truth(value)
+    except KeyError as error:
+        raise ConfigurationError(name, value, "true or false") from error
 
 
 def _count(value: Any) -> int:

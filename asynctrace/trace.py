@@ -10,12 +10,13 @@ from contextvars import Token
 from dataclasses import replace
 from time import perf_counter_ns
 from types import FrameType, TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from asynctrace import composition, settings
 from asynctrace._version import __version__
 from asynctrace.bound import BoundTrace, DeepTrace, canonical, widened
 from asynctrace.core import codec, ids
+from asynctrace.core.arguments import seconds_to_wait
 from asynctrace.core.context import current_span, current_trace, span_of
 from asynctrace.core.exceptions import catch
 from asynctrace.core.level import Level
@@ -34,6 +35,7 @@ from asynctrace.pipeline.report import FlushReport
 from asynctrace.ports import AnySink
 from asynctrace.receipt import DEFAULT_TIMEOUT, Receipt
 from asynctrace.settings import SinkLike
+from asynctrace.settings_table import truth_of
 from asynctrace.span import Span, new_span, status_of
 
 _S = TypeVar("_S")
@@ -56,7 +58,7 @@ class Trace(Emitter):
         fields: key-values that every record carries.
         level: the lowest level recorded; by default the setting ``level``.
         durability: ``"process"``: what was recorded survives the death of the process, ``"disk"``: a power failure
-            too, once it is flushed; by default the setting ``durability``.
+            too, once it is flushed; ``"none"``: neither; by default the setting ``durability``.
         fail_silently: False makes ``flush``, ``close`` and leaving a block raise :class:`DeliveryError` for
             records that are not safe; it never masks the block's own exception.
 
@@ -108,25 +110,26 @@ class Trace(Emitter):
         sinks: Iterable[SinkLike] | str | None = None,
         fields: Mapping[str, Any] | None = None,
         level: Level | str | int | None = None,
-        durability: Durability | None = None,
+        durability: Durability | Literal["none"] | None = None,
         fail_silently: bool = True,
     ) -> None:
-        if durability not in (None, *DURABILITIES):
-            raise ConfigurationError("durability", durability, ", ".join(DURABILITIES))
+        if durability not in (None, "none", *DURABILITIES):
+            raise ConfigurationError("durability", durability, f"none, {', '.join(DURABILITIES)}")
+        if fields is not None and not isinstance(fields, Mapping):
+            raise ConfigurationError("fields", type(fields).__name__, "a mapping of names to values")
         self._durability = durability
         self._run_id = ids.new_run_id() if run_id is None else codec.text_of(run_id)
         self._parent_run_id = None if parent_run_id is None else codec.text_of(parent_run_id)
         self._name = None if name is None else codec.text_of(name)
-        self._sinks = sinks if sinks is None else tuple(sinks.split() if isinstance(sinks, str) else sinks)
+        self._sinks = composition.checked(sinks)
         self._fields = canonical(fields or {})
         self._level = None if level is None else Level.parse(level)
-        self._fail_silently = fail_silently
+        self._fail_silently = truth_of("fail_silently", fail_silently)
         self._intake: Intake = LongWay(None)  # type: ignore[assignment]
         self._outlet: Outlet | None = None
         self._token: Token[Any] | None = None
         self._lock = threading.RLock()  # re-entrant: a finaliser may record while the trace is being opened
         self.status = Status.RUNNING
-        composition.check(self._sinks)
 
     def __repr__(self) -> str:
         return f"<Trace {self._run_id!r} {self.status.label}>"
@@ -330,15 +333,17 @@ class Trace(Emitter):
         Raises:
             DeliveryError: only with ``fail_silently=False``; names the lanes that hold or lost records.
         """
+        seconds = seconds_to_wait(timeout)
         if self._outlet is None:
             return FlushReport((), done=True)
-        return self._judge(self._lease.pipeline.flush(timeout))
+        return self._judge(self._lease.pipeline.flush(seconds))
 
     async def aflush(self, timeout: float | None = None) -> FlushReport:
         """As :meth:`flush`, without blocking the event loop."""
+        seconds = seconds_to_wait(timeout)
         if self._outlet is None:
             return FlushReport((), done=True)
-        return self._judge(await self._lease.pipeline.aflush(timeout))
+        return self._judge(await self._lease.pipeline.aflush(seconds))
 
     def close(self, timeout: float | None = None) -> None:
         """End the run and wait for its records; a second call does nothing.
@@ -349,11 +354,11 @@ class Trace(Emitter):
         Raises:
             DeliveryError: only with ``fail_silently=False``; names the lanes that hold or lost records.
         """
-        self._close(None, timeout, caller())
+        self._close(None, seconds_to_wait(timeout), caller())
 
     async def aclose(self, timeout: float | None = None) -> None:
         """As :meth:`close`, without blocking the event loop."""
-        await self._aclose(None, timeout, caller())
+        await self._aclose(None, seconds_to_wait(timeout), caller())
 
     def __enter__(self) -> Trace:
         self._enter(None, caller())

@@ -234,6 +234,24 @@ def test_the_kinds_of_handlers(extras: dict[str, Any], kinds: list[type]) -> Non
         assert list(map(type, trace.sinks())) == kinds
 
 
+def test_the_path_of_a_store_stands_beside_its_type(alone: Path) -> None:
+    extras = {
+        "trace_type": "sqlite",
+        "path": "own/t.db",
+        "buffer_size": 7,
+        "flush_interval": 0.5,
+        "user_id": "u",
+    }
+    with get_trace("run", extras=extras) as trace:
+        trace.info("x")
+        (options,) = map(trace.pipeline.options_of, trace.sinks())
+    assert (options.linger, options.trigger) == (0.5, 7)
+    assert trace.fields == {"user_id": "u"}
+    assert [record.message for record in asynctrace.find_trace("run", "sqlite:own/t.db")] == ["x"]
+    with get_trace("request", extras={"trace_type": "memory", "path": "/cart"}) as trace:
+        assert trace.fields == {"path": "/cart"}
+
+
 def test_equal_handlers_share_a_pipeline() -> None:
     extras = {"handlers": [{"type": "sqlite", "path": "t.db", "buffer_size": 10, "flush_interval": 0.5}]}
     with get_trace("a", extras=extras) as a, get_trace("b", extras=extras) as b:
@@ -250,6 +268,11 @@ def test_equal_handlers_share_a_pipeline() -> None:
             "trace_type: 'multi' cannot be used; allowed: multi with handlers, or one of file",
         ),
         ({"trace_type": "fiel"}, "trace_type: 'fiel' cannot be used"),
+        ({"trace_type": "fiel", "handlers": ["memory:"]}, "trace_type: 'fiel' cannot be used"),
+        ({"trace_type": ["file"]}, "trace_type: ['file'] cannot be used"),
+        ({"trace_type": "file", "path": 7}, "path of the file handler: 7 cannot be used"),
+        ({"handlers": [{"type": ["file"]}]}, "handler type: ['file'] cannot be used"),
+        ({"handlers": 5}, "handlers: 'int' cannot be used; allowed: a list of handlers"),
         ({"handlers": [{"path": "x"}]}, "handler type: None cannot be used; allowed: one of file, sqlite"),
         ({"handlers": [{"type": "file", "pth": "hunter2"}]}, "key of the file handler: 'pth' cannot be used"),
         ({"handlers": [{"type": "file", "path": 7}]}, "path of the file handler: 7 cannot be used"),
@@ -266,11 +289,34 @@ def test_wrong_extras_are_told_without_secrets(extras: dict[str, Any], message: 
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("extras", [5, "password", ["x"], [("a", 1)]])
+def test_extras_are_a_mapping(extras: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"^extras: '{type(extras).__name__}' cannot be used"):
+        get_trace(extras=extras)
+
+
 def test_fail_silently_is_configured_by_extras() -> None:
     trace = get_trace(extras={"handlers": [Down()], "fail_silently": False})
     trace.info("x")
     with pytest.raises(DeliveryError):
         trace.close(0.1)
+
+
+@pytest.mark.parametrize("timeout", ["5", float("nan"), [1]])
+def test_a_timeout_is_a_number_and_the_run_goes_on_when_it_is_none(timeout: Any, sink: MemorySink) -> None:
+    trace = Trace(sinks=[sink])
+    trace.info("x")
+    for wrong in (trace.flush, trace.close, asynctrace.flush, asynctrace.shutdown):
+        with pytest.raises(
+            ConfigurationError, match=r"^timeout: .* cannot be used; allowed: a number of seconds"
+        ):
+            wrong(timeout)
+    for awaited in (trace.aflush, trace.aclose, asynctrace.aflush, asynctrace.ashutdown):
+        with pytest.raises(ConfigurationError, match=r"^timeout: "):
+            asyncio.run(awaited(timeout))
+    trace.info("y")
+    trace.close(float("inf"))
+    assert messages(sink) == ["x", "y"]
 
 
 # -- flush, shutdown, stats ----------------------------------------------------------------------------------

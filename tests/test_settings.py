@@ -130,6 +130,43 @@ def test_a_wrong_variable_is_told_where_a_trace_is_made(monkeypatch: pytest.Monk
         Trace()
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("bogus:", "'bogus:' cannot be used; allowed: one of the schemes console, file"),
+        ("memory:?x=1", "memory:?x=1: parameter: 'x' cannot be used; allowed: one of max_records"),
+        (
+            "sqlite:./a.db,file:./q",
+            "'sqlite:./a.db,file:./q' cannot be used; allowed: URLs separated by white",
+        ),
+        ("sqlite:./a.db, file:./q", "'sqlite:./a.db,' cannot be used; allowed: URLs separated by whitespace"),
+        (
+            "file:./l,sqlite:./a.db,redis://:hunter2@h",
+            "'file:./l,sqlite:./a.db,redis://***@h' cannot be used",
+        ),
+        ("memory:?max_records=5,redis://:hunter2@h", "'memory:?max_records=5,redis://***@h' cannot be used"),
+        ("sqlite:./a.db;redis://:hunter2@h", "'sqlite:./a.db;redis://***@h' cannot be used"),
+    ],
+)
+def test_a_wrong_sink_of_the_environment_names_the_variable(
+    value: str, message: str, monkeypatch: pytest.MonkeyPatch, alone: Path
+) -> None:
+    monkeypatch.setenv("ASYNCTRACE_SINKS", value)
+    for make in (Trace, asynctrace.get_trace, lambda: asynctrace.configure(level="info")):
+        with pytest.raises(ConfigurationError, match=r"^" + re.escape(f"ASYNCTRACE_SINKS: {message}")):
+            make()
+    for make in (lambda: Trace(sinks="nowhere:"), lambda: asynctrace.configure("nowhere:")):
+        with pytest.raises(ConfigurationError, match=r"^sink: 'nowhere:' cannot be used"):
+            make()
+    assert list(alone.iterdir()) == []
+
+
+def test_a_path_may_hold_a_comma(alone: Path) -> None:
+    with Trace(sinks="sqlite:./a,b.db sqlite:./c%2Cfile:d.db") as trace:
+        trace.info("x")
+    assert {path.name for path in alone.glob("*.db")} == {"a,b.db", "c,file:d.db"}
+
+
 def test_an_unknown_setting_is_an_error() -> None:
     with pytest.raises(
         ConfigurationError, match="setting: 'levle' cannot be used; allowed: one of enabled, sinks"

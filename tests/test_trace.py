@@ -4,6 +4,7 @@ import asyncio
 import functools
 import os
 import platform
+import re
 import socket
 import sys
 import threading
@@ -978,6 +979,50 @@ def test_shutdown_takes_the_pipelines_from_open_traces(sink: MemorySink) -> None
     trace.close()
 
     assert [record.message for record in logs(sink)] == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sinks": 5}, "sinks: 5 cannot be used; allowed: URLs separated by whitespace"),
+        ({"sinks": MemorySink()}, "sinks: <MemorySink of 0 records> cannot be used"),
+        ({"sinks": " "}, "sinks: ' ' cannot be used"),
+        ({"sinks": {"memory:": 1}}, "sinks: 'dict' cannot be used"),
+        ({"sinks": [("memory:",)]}, "sink: ('memory:',) cannot be used; allowed: a URL, a sink, or a pair"),
+        ({"sinks": [("memory:", 5)]}, "sink: ('memory:', 5) cannot be used"),
+        ({"fields": 5}, "fields: 'int' cannot be used; allowed: a mapping"),
+        ({"fields": ["x"]}, "fields: 'list' cannot be used; allowed: a mapping"),
+        ({"fail_silently": "perhaps"}, "fail_silently: 'perhaps' cannot be used; allowed: true or false"),
+        ({"level": ["info"]}, "level: ['info'] cannot be used"),
+        ({"durability": ["disk"]}, "durability: ['disk'] cannot be used; allowed: none, process, disk"),
+    ],
+)
+def test_a_wrong_argument_is_one_error_that_says_it_all(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^" + re.escape(message)):
+        Trace(**arguments)
+
+
+@pytest.mark.parametrize("wrong", [0, 1.5, "1", None])
+def test_a_stack_level_is_a_whole_number(wrong: Any, trace: Trace) -> None:
+    with pytest.raises(ConfigurationError, match=r"^stacklevel: .* cannot be used"):
+        trace.opt(stacklevel=wrong)
+
+
+@pytest.mark.parametrize("wrong", [(), ("memory:",), ("memory:", 5), 5, None])
+def test_a_wrong_sink_is_not_added(wrong: Any, trace: Trace, sink: MemorySink) -> None:
+    with pytest.raises(ConfigurationError, match=r"^sink: .* cannot be used"):
+        trace.add_sink(wrong)
+    with pytest.raises(ConfigurationError, match=r"^sink: .* cannot be used"):
+        trace.remove_sink(wrong)
+    assert trace.sinks() == [sink]
+
+
+def test_one_trace_may_do_without_the_journal_that_the_others_have(alone: Path) -> None:
+    asynctrace.configure("sqlite:./t.db", durability="process")
+    for run_id, durability in (("bare", "none"), ("safe", None)):
+        with Trace(run_id, durability=durability) as trace:  # type: ignore[arg-type]  # one of them is no Literal
+            trace.info("x")
+            assert any(alone.rglob("journal/*/*")) == (durability is None)
 
 
 def test_an_argument_that_cannot_be_used_is_told_at_once() -> None:

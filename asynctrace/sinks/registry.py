@@ -164,6 +164,7 @@ class _Parts(NamedTuple):
 
 def _parse(url: str) -> _Parts:
     """SQLite paths follow SQLAlchemy: three slashes relative, four absolute."""
+    _refuse_several(url)
     try:
         parts = urlsplit(url, allow_fragments=False)  # a # belongs to the path: dropping it would be silent
     except ValueError as error:
@@ -178,6 +179,24 @@ def _parse(url: str) -> _Parts:
     else:
         target = parts.netloc + path
     return _Parts(parts.scheme, target, parse_qsl(parts.query, keep_blank_values=True), shown(url))
+
+
+_SEPARATOR = re.compile(r"[,;\s]\s*(?=([a-z][a-z0-9+.-]*):(//)?)|[,;]\s*$", re.IGNORECASE)
+
+
+def _refuse_several(url: str) -> None:
+    """Two URLs in the place of one would be one store with a long name."""
+    found = [
+        match
+        for match in _SEPARATOR.finditer(url)
+        if match[1] is None or match[2] or match[1].lower() in SCHEMES
+    ]
+    if found:
+        starts, ends = [0, *(match.end() for match in found)], [*(match.start() for match in found), len(url)]
+        each = [shown(url[start:end]) for start, end in zip(starts, ends, strict=True)]
+        told = "".join(f"{part}{match[0]}" for part, match in zip(each, found, strict=False)) + each[-1]
+        allowed = "URLs separated by whitespace; a comma or semicolon within one is written %2C or %3B"
+        raise ConfigurationError("sink", told, allowed)
 
 
 def _scheme(parts: _Parts) -> Scheme | None:
