@@ -18,6 +18,7 @@ from asynctrace.core.exceptions import Caught, catch
 from asynctrace.core.level import Level
 from asynctrace.core.record import Detail, RawRecord
 from asynctrace.core.run import RunContext
+from asynctrace.core.text import is_interrupt
 from asynctrace.handles import Awaited, methods, quiet
 from asynctrace.pipeline.intake import Intake
 from asynctrace.pipeline.room import DONE
@@ -150,15 +151,19 @@ class Emitter:
 
     def log(self, level: object, message: object, /, *args: object, **fields: Any) -> None:
         """Record at a level given by name or number; an unknown one counts as info and is kept as a field."""
-        number = _level_of(level, fields)
+        number, interrupt = _level_of(level, fields)
         if self._enabled(number):
-            self._emit(number, message, args, fields, caller())
+            self._emit(number, message, args, fields, caller(), interrupt=interrupt)
+        elif interrupt is not None and is_interrupt(interrupt):
+            raise interrupt
 
     def alog(self, level: object, message: object, /, *args: object, **fields: Any) -> Awaited:
         """As :meth:`log`; awaiting it waits for room."""
-        number = _level_of(level, fields)
+        number, interrupt = _level_of(level, fields)
         if self._enabled(number):
-            return self._aemit(number, message, args, fields, caller())
+            return self._aemit(number, message, args, fields, caller(), interrupt=interrupt)
+        if interrupt is not None and is_interrupt(interrupt):
+            raise interrupt
         return DONE
 
     # -- the long way round ----------------------------------------------------------------------------------
@@ -178,12 +183,12 @@ class Emitter:
         self._begin()
         if not self._enabled(level):  # the handle has opened itself just now
             return
-        caught = _catch(fields.pop("exc_info", None))
+        caught, in_error = _catch(fields.pop("exc_info", None))
         text, in_message = _text(message, args)
         payload, in_fields = _payload(fields)
         self._put(level, text, payload if caught is None else Detail(payload, caught), frame, patient=patient)
-        for raised in (interrupt, in_message, in_fields):
-            if raised is not None and not isinstance(raised, Exception):
+        for raised in (interrupt, in_error, in_message, in_fields):
+            if raised is not None and is_interrupt(raised):
                 raise raised
 
     def _aemit(
@@ -235,12 +240,12 @@ class Emitter:
             self.__class__ = wanted
 
 
-def _level_of(level: object, fields: dict[str, Any]) -> int:
+def _level_of(level: object, fields: dict[str, Any]) -> tuple[int, BaseException | None]:
     try:
-        return Level.parse(level)
-    except Exception:  # also what a text with methods of its own may raise
+        return Level.parse(level), None
+    except BaseException as error:  # also what a text with methods of its own may raise
         fields.setdefault("level", level)
-        return Level.INFO
+        return Level.INFO, error
 
 
 def _text(message: object, args: tuple[object, ...]) -> tuple[str, BaseException | None]:
@@ -250,11 +255,11 @@ def _text(message: object, args: tuple[object, ...]) -> tuple[str, BaseException
             # As logging has it: a single mapping serves %(name)s.
             mapping = len(args) == 1 and issubclass(type(args[0]), Mapping) and args[0]
             text = codec.clean_text(text % (mapping or args))
-        except Exception:  # a bad format: both halves are kept
+        except BaseException as error:  # a bad format, or argument: both halves are kept
+            if is_interrupt(error):
+                return text, error
             shown, late = codec.text_of_any(args)
             return f"{text} {shown}", interrupt or late
-        except BaseException as error:
-            return text, error
     return text, interrupt
 
 
@@ -268,21 +273,26 @@ def _payload(fields: dict[str, Any]) -> tuple[bytes | None, BaseException | None
         return payload, interrupt or error
 
 
-def _catch(exc_info: object) -> Caught | None:
+def _catch(exc_info: object) -> tuple[Caught | None, BaseException | None]:
     """What ``logging`` takes: an exception, a triple, or a true value for the one being handled."""
     kind = type(exc_info)  # a value may lie about its class, or raise when asked
     if exc_info is None or exc_info is False:
-        return None
-    error = exc_info
+        return None, None
+    error: object = exc_info
+    interrupt = None
     if issubclass(kind, tuple):
         error = exc_info[1] if len(exc_info) > 1 else None  # type: ignore[arg-type, index]
     elif not issubclass(kind, BaseException):
-        error = sys.exc_info()[1] if _is_true(exc_info) else None
-    return catch(error) if issubclass(type(error), BaseException) else None  # type: ignore[arg-type]
+        is_true, interrupt = _truth(exc_info)
+        error = sys.exc_info()[1] if is_true else None
+    if not issubclass(type(error), BaseException):
+        return None, interrupt
+    caught, late = catch(error)  # type: ignore[arg-type]
+    return caught, interrupt or late
 
 
-def _is_true(value: object) -> bool:
+def _truth(value: object) -> tuple[bool, BaseException | None]:
     try:
-        return bool(value)
-    except Exception:  # an array, or a value that is broken
-        return True
+        return bool(value), None
+    except BaseException as error:  # an array, or a value that is broken
+        return True, error

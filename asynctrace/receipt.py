@@ -129,7 +129,7 @@ class Receipt:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         done = self._leave()
-        if error is None or isinstance(error, Exception):
+        if error is None or issubclass(type(error), Exception):
             self._wait(done)
             self._judge(error)
 
@@ -137,7 +137,7 @@ class Receipt:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         done = self._leave()
-        if error is None or isinstance(error, Exception):
+        if error is None or issubclass(type(error), Exception):
             if asyncio._get_running_loop() is None:  # a forked child inside the parent's coroutine
                 self._wait(done)
             elif not done.done():

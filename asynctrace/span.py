@@ -18,6 +18,7 @@ from asynctrace.core.level import Level
 from asynctrace.core.record import Kind, RawRecord
 from asynctrace.core.run import RunContext
 from asynctrace.core.status import Status
+from asynctrace.core.text import is_interrupt
 from asynctrace.emitter import Emitter, caller, recording
 from asynctrace.errors import ClosedError
 from asynctrace.handles import COLOURS, Awaited, variant
@@ -25,6 +26,7 @@ from asynctrace.outlet import Outlet
 from asynctrace.pipeline.intake import Intake
 
 _getframe = sys._getframe
+_code_of = SystemExit.__dict__["code"].__get__
 _SPAN_START, _SPAN_END = Kind.SPAN_START.value, Kind.SPAN_END.value
 _INFO, _ERROR = int(Level.INFO), int(Level.ERROR)
 _OK = Status.OK
@@ -114,7 +116,7 @@ class Span(SpanContext, Emitter):
         self._started = perf_counter_ns()
         if not intake.pending:
             intake.wake()
-        if interrupt is not None and not isinstance(interrupt, Exception):
+        if interrupt is not None and is_interrupt(interrupt):
             self.end(interrupt)  # the block will not be entered
             raise interrupt
         self._token = _set_current(self)
@@ -147,14 +149,19 @@ class Span(SpanContext, Emitter):
         traceback: TracebackType | None,
         frame: FrameType | None = None,
     ) -> None:
-        self.end(error, frame or caller())
-        token, self._token = self._token, None
-        if token is not None:
-            try:
-                _reset_current(token)
-            except (ValueError, RuntimeError):  # left in another context than entered, as a generator can be
-                if _get_current() is self:
-                    _set_current(self.parent)
+        try:
+            self.end(error, frame or caller())
+        finally:
+            token, self._token = self._token, None
+            if token is not None:
+                try:
+                    _reset_current(token)
+                except (
+                    ValueError,
+                    RuntimeError,
+                ):  # left in another context than entered, as a generator can be
+                    if _get_current() is self:
+                        _set_current(self.parent)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -172,6 +179,7 @@ class Span(SpanContext, Emitter):
         if started is None:
             return
         self._started = None
+        interrupt = None
         self.duration_ns = perf_counter_ns() - started
         level = _INFO
         if error is None:
@@ -179,7 +187,7 @@ class Span(SpanContext, Emitter):
         else:
             self.status = status_of(error)
             failed = self.status is Status.ERROR
-            self.caught = catch(error) if failed else None
+            self.caught, interrupt = catch(error) if failed else (None, None)
             level = _ERROR if failed else _INFO
         code, lasti = self.definition, 0
         if code is None:
@@ -191,6 +199,8 @@ class Span(SpanContext, Emitter):
         append(RawRecord(level, self._context, self, self.name, None, code, lasti, _SPAN_END))
         if not intake.pending:
             intake.wake()
+        if interrupt is not None:  # it struck while the exception told what it is
+            raise interrupt
 
 
 class QuietSpan(Span):
@@ -252,8 +262,10 @@ def status_of(error: BaseException | None) -> Status:
     """How a block ended that was left with this exception."""
     if error is None:
         return Status.OK
-    if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)):
+    kind = type(error)  # isinstance would ask the error's own __class__, and its code may be any object
+    if issubclass(kind, (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)):
         return Status.CANCELLED
-    if isinstance(error, SystemExit) and error.code in (None, 0):
-        return Status.OK
+    if issubclass(kind, SystemExit):
+        code = _code_of(error)
+        return Status.OK if code is None or (type(code) in (int, bool) and code == 0) else Status.ERROR
     return Status.ERROR

@@ -420,7 +420,8 @@ class Trace(Emitter):
                 return None, False
             self.status = status_of(error)
             failed = error is not None and self.status is Status.ERROR
-            caught = catch(error) if error is not None and failed else None
+            # An interrupt in there has become part of the record: closing has to go on.
+            caught = catch(error)[0] if error is not None and failed else None
             detail = Detail(None, caught, perf_counter_ns() - self._started, self.status)
             self._tell(self._outlet, Kind.RUN_END, detail, frame, Level.ERROR if failed else Level.INFO)
             return self._lease.pipeline, self._lease.release()

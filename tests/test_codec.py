@@ -13,6 +13,7 @@ import json
 import math
 import pathlib
 import re
+import signal
 import sys
 import threading
 import time
@@ -600,10 +601,53 @@ class Stop:
         raise self.error
 
 
-@pytest.mark.parametrize(
-    "interrupt", [KeyboardInterrupt(), SystemExit(3), GeneratorExit(), asyncio.CancelledError()]
-)
-def test_an_interrupt_is_handed_back_with_the_record(interrupt: BaseException) -> None:
+class StopsEverywhere(Stop):
+    """Raises whatever it is asked."""
+
+    def _stop(self, *_: object) -> Any:
+        raise object.__getattribute__(self, "error")
+
+    __str__ = __iter__ = __len__ = __bool__ = __getattribute__ = __eq__ = __int__ = __format__ = _stop
+    __hash__ = _stop  # type: ignore[assignment]
+
+
+def interrupted_by(*_: object) -> None:
+    """A signal handler that ends the program."""
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), asyncio.CancelledError(), BaseException()])
+def test_what_a_value_raises_is_not_handed_back(error: BaseException) -> None:
+    mark = f"<Stop object; str() raised {type(error).__name__}>"
+    for kind in (Stop, StopsEverywhere):
+        payload, came = codec.pack_any({"a": 1, "b": [kind(error)], "c": Order(1)})
+        assert came is None
+        form = codec.canonical(payload)
+        assert form["b"] == [mark.replace("Stop", kind.__name__)]
+        assert form["c"] == {"number": 1, "items": [], "note": ""}
+        assert codec.text_of(kind(error)) == mark.replace("Stop", kind.__name__)
+
+
+def test_what_a_signal_handler_raises_inside_a_value_is_handed_back() -> None:
+    class Signalled:
+        def __repr__(self) -> str:
+            signal.raise_signal(signal.SIGUSR1)
+            return "asked on"
+
+    before = signal.signal(signal.SIGUSR1, interrupted_by)
+    try:
+        payload, came = codec.pack_any({"a": Signalled(), "b": Order(1)})
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert type(came) is SystemExit
+    assert codec.canonical(payload) == {
+        "a": "<Signalled object; str() raised SystemExit>",
+        "b": "<Order object>",
+    }
+
+
+def test_an_interrupt_is_handed_back_with_the_record() -> None:
+    interrupt = KeyboardInterrupt()
     asked = []
 
     class Slow:

@@ -79,7 +79,7 @@ def any_raws(chosen: random.Random) -> list[RawRecord]:
     try:
         raise ValueError("caught")
     except ValueError as error:
-        odd = Detail(codec.pack({"n": 1}), exception=catch(error))
+        odd = Detail(codec.pack({"n": 1}), exception=catch(error)[0])
     ended = place(PLAIN.run, "ended", 14, parent)
     ended.duration_ns, ended.status, ended.caught, ended.task = 1_500_000, Status.OK, None, None
     contexts = chosen.choice([[PLAIN], [BOUND], [PLAIN, PLAIN, BOUND, COLUMN]])

@@ -219,3 +219,16 @@ def test_a_span_keeps_the_level_of_its_trace(sink: MemorySink) -> None:
 
     assert [record.message for record in of(sink, Kind.LOG)] == ["yes", "yes"]
     assert len(of(sink, Kind.SPAN_START)) == 2
+
+
+def test_a_span_is_left_although_its_exception_interrupts(trace: Trace, sink: MemorySink) -> None:
+    class InterruptingError(Exception):
+        def __str__(self) -> str:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), trace.span("s"):
+        raise InterruptingError
+    trace.info("outside")
+    start, end, outside = of(sink, Kind.SPAN_START, Kind.SPAN_END, Kind.LOG)
+    assert (end.kind, end.status) == (Kind.SPAN_END, Status.ERROR)
+    assert outside.span_id != start.span_id

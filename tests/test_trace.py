@@ -194,6 +194,77 @@ def test_recording_never_raises(trace: Trace, sink: MemorySink, call: Callable[[
     assert len(logs(sink)) == 1
 
 
+class Stopping:
+    """Raises the error whatever it is asked."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def _stop(self, *_: object) -> Any:
+        raise object.__getattribute__(self, "error")
+
+    __str__ = __repr__ = __iter__ = __len__ = __bool__ = __getattribute__ = __eq__ = __mod__ = _stop
+    __hash__ = _stop  # type: ignore[assignment]
+
+
+class StoppingError(Stopping, Exception):
+    """Likewise, as what is recorded with ``exception``."""
+
+
+class StoppingKind(type):
+    """A class of classes that raises whatever it is asked."""
+
+    error: BaseException
+
+    def _stop(cls, *_: object) -> Any:
+        raise StoppingKind.error
+
+    __instancecheck__ = __subclasscheck__ = __hash__ = __eq__ = _stop  # type: ignore[assignment]
+
+
+class OfStoppingKind(metaclass=StoppingKind):
+    pass
+
+
+@pytest.mark.parametrize("durability", [None, "process"])
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), GeneratorExit(), asyncio.CancelledError(), BaseException("odd")], ids=repr
+)
+def test_nothing_but_an_interrupt_comes_out_of_a_value(
+    error: BaseException, durability: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASYNCTRACE_STATE_DIR", str(tmp_path / "state"))
+    StoppingKind.error = error
+    sink = MemorySink()
+    with Trace("r", sinks=[sink], durability=durability) as trace:
+        values = (Stopping(error), StoppingError(error), OfStoppingKind(), {"deep": [Stopping(error)]})
+        for value in values:
+            trace.info("field", it=value)
+            trace.info(value)
+            trace.info("args %s %d", value, value)
+            trace.info("%(key)s", {"key": value})
+            trace.bind(it=value).info("bound")
+            trace.log(value, "level")
+            trace.error("truth", exc_info=value)
+            with trace.span("span", it=value) as span:
+                span.info("inside", it=value)
+            with trace.span(value):
+                pass
+        try:
+            raise StoppingError(error)
+        except StoppingError:
+            trace.exception("failed", it=values[0])
+        with pytest.raises(StoppingError), trace.span("ends"):
+            raise StoppingError(error)
+    assert len(logs(sink)) == 8 * len(values) + 1
+
+
+def test_an_interrupt_out_of_an_exception_comes_after_the_record(trace: Trace, sink: MemorySink) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        trace.error("kept", exc_info=StoppingError(KeyboardInterrupt()))
+    assert only(sink).message == "kept"
+
+
 def test_an_interrupt_inside_a_value_goes_on_after_the_record_is_kept(trace: Trace, sink: MemorySink) -> None:
     class Interrupting:
         def __repr__(self) -> str:

@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from asynctrace.core.canonical import MORE, Walk
 from asynctrace.core.limits import Limits, cut_text
-from asynctrace.core.text import clean, describe
+from asynctrace.core.text import clean, describe, is_interrupt
 from asynctrace.core.wire import MalformedError, Wire
 
 __all__ = [
@@ -63,8 +63,8 @@ def pack_any(fields: Mapping[str, Any]) -> tuple[bytes, BaseException | None]:
     """Fields of any values to a payload; raises nothing that comes out of a value.
 
     Returns:
-        the payload, and the interrupt (KeyboardInterrupt, SystemExit, whatever is no Exception) that came out
-        of a value's ``__repr__`` or its like: the caller raises it when the record is kept.
+        the payload, and the interrupt (KeyboardInterrupt, or what a signal handler raised to end the program)
+        that came out of a value's ``__repr__`` or its like: the caller raises it when the record is kept.
 
     >>> payload, interrupt = pack_any({"ratio": float("nan"), "names": {1: b"x"}})
     >>> canonical(payload), interrupt
@@ -76,7 +76,7 @@ def pack_any(fields: Mapping[str, Any]) -> tuple[bytes, BaseException | None]:
         return pack(walk.fields(fields)), walk.interrupt
     except BaseException as error:  # no stack or memory left even for marks, or an interrupt in our own code
         interrupt = walk.interrupt if walk is not None else None
-        if interrupt is None and not issubclass(type(error), Exception):
+        if interrupt is None and is_interrupt(error):
             interrupt = error
         return _LOST, interrupt
 
@@ -158,14 +158,14 @@ def text_of_any(value: object) -> tuple[str, BaseException | None]:
         text, interrupt = describe(value)
         return clean(text, _limits.max_text), interrupt
     except BaseException as error:  # no stack or memory left, or an interrupt in our own code
-        return "<object>", None if issubclass(type(error), Exception) else error
+        return "<object>", error if is_interrupt(error) else None
 
 
 def text_of(value: object) -> str:
     """The same for callers that can let an interrupt through at once.
 
     Raises:
-        BaseException: an interrupt (never an Exception) that came out of the value.
+        BaseException: an interrupt (never an Exception) that struck while the value was asked.
 
     >>> text_of("caf\\udce9")
     'caf\\\\udce9'

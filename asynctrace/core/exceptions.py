@@ -6,7 +6,12 @@ from traceback import TracebackException
 
 from msgspec import Struct
 
-from asynctrace.core.codec import clean_text, text_of
+from asynctrace.core.codec import clean_text, text_of_any
+from asynctrace.core.text import is_interrupt
+
+# Asked of `type` itself: a metaclass may have its own idea of them, or raise.
+_module_of = type.__dict__["__module__"].__get__
+_qualname_of = type.__dict__["__qualname__"].__get__
 
 
 class ExceptionInfo(Struct, frozen=True, gc=False):
@@ -37,13 +42,22 @@ class Caught(Struct, gc=False):
     traceback: TracebackException | None
 
 
-def catch(error: BaseException) -> Caught:
-    """Keep what the exception says now: its text and its traceback may change while it travels on."""
+def catch(error: BaseException) -> tuple[Caught, BaseException | None]:
+    """Keep what the exception says now: its text and its traceback may change while it travels on.
+
+    Returns:
+        what is kept, and the interrupt that came out of the exception's own methods, as with
+        :func:`asynctrace.core.codec.pack_any`.
+    """
+    traceback = interrupt = None
     try:
         traceback = TracebackException.from_exception(error, lookup_lines=False, compact=True)
-    except Exception:  # a hostile __cause__, __notes__ or __str__ must not replace the user's own error
-        traceback = None
-    return Caught(type_name(type(error)), text_of(error), traceback)
+    except (
+        BaseException
+    ) as raised:  # a hostile __cause__, __notes__ or __str__ must not replace the user's own error
+        interrupt = raised if is_interrupt(raised) else None
+    text, late = text_of_any(error)
+    return Caught(type_name(type(error)), text, traceback), interrupt or late
 
 
 def tell(caught: Caught | ExceptionInfo) -> ExceptionInfo:
@@ -61,5 +75,5 @@ def tell(caught: Caught | ExceptionInfo) -> ExceptionInfo:
 
 def type_name(kind: type) -> str:
     """The class's qualified name; ``builtins`` is left out."""
-    module, name = kind.__module__, kind.__qualname__
-    return name if module in ("builtins", None) else f"{module}.{name}"
+    module, name = _module_of(kind), _qualname_of(kind)
+    return name if type(module) is not str or module == "builtins" else f"{module}.{name}"

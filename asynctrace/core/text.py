@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from types import FrameType, TracebackType
 from typing import Any
 
 from asynctrace.core.limits import cut_text
 
 # Asked of `type` itself: a metaclass may have its own idea of `__name__`, or raise.
 _name_of = type.__dict__["__name__"].__get__
+_traceback_of = BaseException.__dict__["__traceback__"].__get__
+_CO_VARARGS = 0x04  # of `inspect`, which would be a heavy import for one number
 _DECIMAL_BITS = 2048  # beyond, decimal text costs quadratic time and CPython may refuse it (4,300 digits)
 
 
@@ -33,8 +37,38 @@ def int_text(value: int) -> str:
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether the error asks the program to stop, rather than saying that a value is broken."""
-    return not issubclass(type(error), Exception)  # isinstance would ask the error's own __class__
+    """Whether the error asks the program to stop, rather than saying that a value is broken.
+
+    KeyboardInterrupt does, and what is no Exception and comes out of a signal handler, as the SystemExit of one that
+    ends the program. A SystemExit or CancelledError that the value itself raises is the value's affair: to let it
+    through would end the program, or the task, that did nothing but record.
+    """
+    kind = type(error)  # isinstance would ask the error's own __class__
+    if issubclass(kind, Exception):
+        return False
+    return issubclass(kind, KeyboardInterrupt) or _is_from_signal_handler(error)
+
+
+def _is_from_signal_handler(error: BaseException) -> bool:
+    traceback: TracebackType | None = _traceback_of(error)
+    while traceback is not None:
+        if _is_signal_handler(traceback.tb_frame):
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _is_signal_handler(frame: FrameType) -> bool:
+    """Whether it was called as Python calls signal handlers: with a number and the frame that was interrupted."""
+    code, values = frame.f_code, frame.f_locals
+    given: list[Any] = [values.get(name) for name in code.co_varnames[: code.co_argcount]]
+    if code.co_flags & _CO_VARARGS:
+        rest = values.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount])
+        given += rest if type(rest) is tuple else ()
+    return any(
+        issubclass(type(number), int) and type(interrupted) is FrameType
+        for number, interrupted in pairwise(given)
+    )
 
 
 def describe(value: Any) -> tuple[str, BaseException | None]:
@@ -62,5 +96,7 @@ def describe(value: Any) -> tuple[str, BaseException | None]:
 def _has_own_str(kind: type) -> bool:
     try:
         return getattr(kind, "__str__", None) is not object.__str__
-    except Exception:  # a metaclass that answers for its classes
+    except BaseException as error:  # a metaclass that answers for its classes
+        if is_interrupt(error):
+            raise
         return True
