@@ -35,9 +35,6 @@ from asynctrace.sinks import registry
 
 _Key = tuple[object, ...]
 
-_FLEETING = ("asynctrace.sinks.console", "asynctrace.sinks.memory")
-"""Sinks that keep nothing themselves: what they do not take, nobody wants back at the next start."""
-
 _SPREADING = "asynctrace.sinks.file"
 _LARGE_WRITE = 4096  # records: a burst of many runs goes to a directory file by file
 
@@ -320,9 +317,8 @@ def make_sink(sink: str | AnySink, values: Settings) -> AnySink:
 
 def lane_options(sink: AnySink, values: Settings) -> LaneOptions:
     """How the lane of that sink behaves unless somebody says otherwise."""
-    module = type(sink).__module__
-    if module in _FLEETING:
-        return replace(LOCAL, spool_max_bytes=0, safety="memory")
+    if isinstance(sink, LocalSink) and sink.safety == "memory":
+        return replace(LOCAL, spool_max_bytes=0)  # what it does not take, nobody wants back at the next start
     options = replace(
         LOCAL if isinstance(sink, LocalSink) else REMOTE,
         spool_max_bytes=values.spool_max_bytes,
@@ -330,7 +326,8 @@ def lane_options(sink: AnySink, values: Settings) -> LaneOptions:
         spool_fsync=values.spool_fsync,
     )
     if isinstance(sink, LocalSink):
-        return replace(options, max_records=_LARGE_WRITE) if module == _SPREADING else options
+        spreads = type(sink).__module__ == _SPREADING
+        return replace(options, max_records=_LARGE_WRITE) if spreads else options
     return replace(
         options,
         linger=values.batch_interval,
@@ -349,16 +346,7 @@ def make_lane(sink: SinkLike, values: Settings) -> tuple[AnySink, LaneOptions]:
     """
     named, options = _split(sink)
     made = make_sink(named, values)
-    options = options or lane_options(made, values)
-    if isinstance(named, str) and values.durability == "disk" and options.safety == "process":
-        options = replace(options, safety=_safety_of(named))
-    return made, options
-
-
-def _safety_of(url: str) -> Literal["process", "disk"]:
-    """What a store made with ``durability="disk"`` keeps, unless its URL says otherwise."""
-    local = registry.path_of(url) is not None
-    return "disk" if local and "durability=" not in url and "synchronous=" not in url else "process"
+    return made, options or lane_options(made, values)
 
 
 def redactor_of(values: Settings) -> Redactor:

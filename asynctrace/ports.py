@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from asynctrace.core.batch import Batch, Mark
 from asynctrace.core.numbers import Numbers
@@ -48,11 +48,18 @@ class Sink(Protocol):
         """Release what the sink holds; a second call does nothing."""
 
 
+Safety = Literal["memory", "process", "disk"]
+"""What a record survives once its sink took it: nothing, the death of the process, or a loss of power too."""
+
+
 class LocalSink(ABC):
     """A sink whose destination is on this machine: its lane lingers for milliseconds, not a second.
 
-    It adds one verb, for the moments when no event loop can run any more.
+    It adds one verb, for the moments when no event loop can run any more, and says what its records survive.
     """
+
+    safety: Safety = "process"
+    """What a record survives once the sink took it."""
 
     @abstractmethod
     async def open(self) -> None: ...

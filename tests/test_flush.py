@@ -1,7 +1,9 @@
 """Whoever waits for records learns, lane by lane, what is safe, what waits on disk, and what is still on its way."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import loop_kit
 import pytest
@@ -11,6 +13,8 @@ import asynctrace
 from asynctrace import (
     DeliveryError,
     FlushReport,
+    LaneOptions,
+    Level,
     PermanentSinkError,
     Trace,
 )
@@ -32,6 +36,44 @@ async def test_what_is_safe_is_named_with_what_it_survives(tmp_path: Path) -> No
         ] * 2
         assert [lane.safety for lane in report.lanes] == ["memory", "process"]
         assert [lane.lane for lane in report.lanes] == ["memory", "jsonlines"]
+
+
+@pytest.mark.parametrize("options", [None, LaneOptions(level=Level.ERROR)], ids=["none", "options"])
+@pytest.mark.parametrize("durability", [None, "disk"])
+@pytest.mark.parametrize(
+    ("sink", "safety", "safety_on_disk"),
+    [
+        ("memory:", "memory", "memory"),
+        ("console:", "memory", "memory"),
+        ("sqlite:{}/t.db", "process", "disk"),
+        ("sqlite:{}/t.db?synchronous=full", "disk", "disk"),
+        ("sqlite:{}/t.db?synchronous=normal", "process", "process"),
+        ("file:{}/logs", "process", "disk"),
+        ("file:{}/t.jsonl?durability=disk", "disk", "disk"),
+        (MemorySink, "memory", "memory"),
+        (ScriptedSink, "process", "process"),
+    ],
+    ids=str,
+)
+async def test_safety_follows_the_sink_whether_options_were_given_or_not(
+    sink: str | type[MemorySink],
+    safety: str,
+    safety_on_disk: str,
+    durability: Literal["disk"] | None,
+    options: LaneOptions | None,
+    tmp_path: Path,
+) -> None:
+    made = sink.format(tmp_path) if isinstance(sink, str) else sink()
+    async with Trace(
+        "r", sinks=[made if options is None else (made, options)], durability=durability
+    ) as trace:
+        report = await trace.aflush()
+        assert [lane.safety for lane in report.lanes] == [safety if durability is None else safety_on_disk]
+
+
+async def test_safety_is_what_the_options_say_when_they_say_it() -> None:
+    async with Trace("r", sinks=[(ScriptedSink(), replace(QUICK, safety="disk"))]) as trace:
+        assert [lane.safety for lane in (await trace.aflush()).lanes] == ["disk"]
 
 
 async def test_what_is_pending_makes_the_report_false_and_names_the_lane() -> None:

@@ -251,7 +251,7 @@ def test_the_batch_settings_are_for_remote_lanes() -> None:
         Remote(), "memory:", batch_interval=2, batch_size=20, flush_trigger=50, queue_size=9, close_timeout=3
     )
     remote, local = map(pipeline.options_of, pipeline.sinks())
-    fleeting = dataclasses.replace(LOCAL, spool_max_bytes=0, safety="memory")
+    fleeting = dataclasses.replace(LOCAL, spool_max_bytes=0)
     assert local == fleeting, "what is in memory only, nobody wants back"
     assert remote == dataclasses.replace(REMOTE, linger=2.0, max_records=20, short=20, trigger=20)
     assert (pipeline.intake.capacity, pipeline.close_timeout) == (9, 3.0)

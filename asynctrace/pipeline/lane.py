@@ -79,7 +79,8 @@ class Lane:
         self._look_is_due = False
         self._shelter = shelter
         self._say = partial(say_of_lane, name)
-        self.watch = Watch(name, sink, options.safety, self.counts, producer)
+        self.safety = options.safety or (sink.safety if isinstance(sink, LocalSink) else "process")
+        self.watch = Watch(name, sink, self.safety, self.counts, producer)
         self._tally = Tally(producer, next_seq)
         self._backlog = Backlog(options, self._tally)
         self._settlement = Settlement(

@@ -15,9 +15,7 @@ from asynctrace.pipeline.retry import RetryPolicy
 from asynctrace.pipeline.rules import Rules, check, whole
 from asynctrace.pipeline.segments import FSYNC_INTERVAL
 from asynctrace.pipeline.spool import MAX_AGE, MAX_BYTES
-
-Safety = Literal["memory", "process", "disk"]
-"""What a record survives once its sink took it: nothing, the death of the process, or a loss of power too."""
+from asynctrace.ports import Safety
 
 WhenFull = Literal["wait", "spill", "drop_oldest", "drop_newest"]
 """What happens when a lane's backlog is full.
@@ -70,7 +68,8 @@ class LaneOptions:
         spool_max_age: seconds after which a record on disk is no longer worth delivering.
         spool_fsync: seconds after which a record on disk survives a power failure too; 0: at once, None: when the
             system gets to it. The death of the process it survives in any case.
-        safety: what a record survives once the sink took it, for those who ask; see :data:`Safety`.
+        safety: what a record survives once the sink took it, for those who ask: ``memory``, ``process`` or ``disk``;
+            None: what a local sink says of itself, and ``process`` for all others.
 
     Raises:
         ConfigurationError: an option has a value that cannot be used, or one that contradicts another.
@@ -98,7 +97,7 @@ class LaneOptions:
     spool_max_bytes: int = MAX_BYTES
     spool_max_age: float = MAX_AGE
     spool_fsync: float | None = FSYNC_INTERVAL
-    safety: Safety = "process"
+    safety: Safety | None = None
 
     def __post_init__(self) -> None:
         check("LaneOptions", self, _RULES)
@@ -143,7 +142,11 @@ _RULES: Rules = (
     ),
     (("spool_max_bytes",), lambda value: whole(value, 0), "a whole number from 0"),
     (("when_full",), lambda value: value in get_args(WhenFull), ", ".join(get_args(WhenFull))),
-    (("safety",), lambda value: value in get_args(Safety), ", ".join(get_args(Safety))),
+    (
+        ("safety",),
+        lambda value: value is None or value in get_args(Safety),
+        f"{', '.join(get_args(Safety))}, or None",
+    ),
     (("retry",), lambda value: isinstance(value, RetryPolicy), "a RetryPolicy"),
     (("admit",), lambda value: value is None or callable(value), "a callable, or None"),
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from asynctrace.errors import LaneFailure
 from asynctrace.pipeline.ledger import LaneStats
-from asynctrace.pipeline.options import Safety
+from asynctrace.ports import Safety
 
 NOT_IN_TIME = "not delivered in time"
 

@@ -183,7 +183,7 @@ class Roster:
 
     def reports(self, queued: int) -> tuple[LaneReport, ...]:
         """What became of the records, lane by lane; ``queued`` of them wait in the Intake."""
-        return tuple(report_of(lane.stats(queued), lane.options.safety) for lane in self.lanes)
+        return tuple(report_of(lane.stats(queued), lane.safety) for lane in self.lanes)
 
 
 class _Countdown:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from asynctrace.core.record import Record
 from asynctrace.pipeline.awaited import Awaited, Claims, Part
 from asynctrace.pipeline.ledger import LaneCounts
-from asynctrace.pipeline.options import Safety
+from asynctrace.ports import Safety
 
 _Claim = tuple[Awaited, Part]
 

@@ -59,6 +59,7 @@ class AppendSink(LocalSink):
             raise ConfigurationError("durability", durability, " or ".join(get_args(Durability)))
         self._directory = directory
         self._max_open_files = max_open_files
+        self.safety = durability
         self._sync = durability == "disk"
         self._rotation = rotation
         self._appender: _Appender | None = None

@@ -51,6 +51,8 @@ class ConsoleSink(LocalSink):
         ConfigurationError: ``color`` is none of these.
     """
 
+    safety = "memory"
+
     def __init__(self, *, stream: TextStream | None = None, color: Color = "auto") -> None:
         if color not in get_args(Color):
             raise ConfigurationError("color", color, ", ".join(get_args(Color)))

@@ -34,6 +34,8 @@ class MemorySink(LocalSink):
     ()
     """
 
+    safety = "memory"
+
     def __init__(self, *, max_records: int | None = None) -> None:
         if max_records is not None and max_records < 1:
             raise ConfigurationError("max_records", max_records, "a number from 1; leave it out for all")

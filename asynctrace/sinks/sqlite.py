@@ -63,6 +63,7 @@ class SQLiteSink(LocalSink):
         if cache_size < 1024:
             raise ConfigurationError("cache_size", cache_size, "bytes, from 1024")
         self.path = os.path.abspath(name)
+        self.safety = "disk" if synchronous == "full" else "process"
         self._options: dict[str, Any] = {
             "synchronous": synchronous,
             "busy_timeout": busy_timeout,
