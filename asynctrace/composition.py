@@ -62,9 +62,10 @@ class Lease:
         Raises:
             ClosedError: this part has been given back.
         """
-        if self._shared is None:
-            raise ClosedError("the pipeline has been given back; ask for a new one")
-        return Lease(self._shared)
+        with _lock:
+            if self._shared is None:
+                raise ClosedError("the pipeline has been given back; ask for a new one")
+            return Lease(self._shared)
 
     def release(self) -> bool:
         """Give the part back; whether the pipeline is now the caller's to close."""

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from contextvars import Token
 from dataclasses import replace
 from time import perf_counter_ns
@@ -54,7 +55,7 @@ class Trace(Emitter):
         parent_run_id: the run that started this one; by default the enclosing run.
         name: what people call the run.
         sinks: URLs (separated by whitespace in one text), sinks, or pairs of one and :class:`LaneOptions`; by
-            default the process default.
+            default the process default or, where nothing is configured, those of the enclosing run.
         fields: key-values that every record carries.
         level: the lowest level recorded; by default the setting ``level``.
         durability: ``"process"``: what was recorded survives the death of the process, ``"disk"``: a power failure
@@ -79,6 +80,7 @@ class Trace(Emitter):
         "_durability",
         "_fail_silently",
         "_fields",
+        "_inherits",
         "_intake",
         "_lease",
         "_level",
@@ -127,6 +129,7 @@ class Trace(Emitter):
         self._fail_silently = truth_of("fail_silently", fail_silently)
         self._intake: Intake = LongWay(None)  # type: ignore[assignment]
         self._outlet: Outlet | None = None
+        self._inherits = False  # the pipeline, from the outer run
         self._token: Token[Any] | None = None
         self._lock = threading.RLock()  # re-entrant: a finaliser may record while the trace is being opened
         self.status = Status.RUNNING
@@ -182,7 +185,7 @@ class Trace(Emitter):
             values = settings.current()
             level = (self._level or values.level) if values.enabled else OFF
             threshold = 0 if level == Level.DEBUG else int(level)
-            self._lease = composition.lease(self._sinks, home, self._durability)
+            self._lease = self._take_part(home)
             pipeline = self._lease.pipeline
             self._lost = {} if self._fail_silently else _lost(pipeline)
             self._context = RunContext(self._make_run(threshold), self._fields)
@@ -198,10 +201,28 @@ class Trace(Emitter):
             self._outlet = outlet
             return outlet
 
-    def _make_run(self, level: int) -> Run:
+    def _outer(self) -> Trace | None:
+        """The run that this one is opened in."""
         outer: Trace | None = current_trace.get()
+        return outer if outer is not self and outer is not None and outer._outlet is not None else None
+
+    def _take_part(self, home: asyncio.AbstractEventLoop | None) -> composition.Lease:
+        """A part in the pipeline of the named sinks; else, where nothing is configured, in that of the outer run."""
+        if self._sinks is None and (outer := self._outer()) is not None and not settings.is_configured():
+            self._sinks = outer._sinks
+            if self._durability in (None, outer._durability):
+                self._durability = outer._durability
+                with suppress(ClosedError):  # the outer run is over: its sinks are opened again
+                    lease = outer._lease.share()
+                    if not lease.pipeline.closed:
+                        self._inherits = True
+                        return lease
+                    lease.release()
+        return composition.lease(self._sinks, home, self._durability)
+
+    def _make_run(self, level: int) -> Run:
         parent_run_id, trace_id, parent_span_id = self._parent_run_id, ids.new_trace_id(), 0
-        if outer is not None and outer is not self and outer._outlet is not None:
+        if (outer := self._outer()) is not None:
             around = outer._context.run
             span = span_of(around, current_span.get())
             trace_id, parent_span_id = int(around.trace_id, 16), (span or around).span_id
@@ -392,6 +413,8 @@ class Trace(Emitter):
         unsafe = FlushReport((), done=True)
         if last:
             pipeline.close(seconds)
+        elif self._inherits and pipeline.loop is asyncio._get_running_loop():
+            pipeline.begin_flush()  # nobody can wait for it here; the outer run does at its end
         else:
             unsafe = pipeline.flush(seconds)
         if error is None:

@@ -920,6 +920,63 @@ def test_a_trace_inside_another_is_its_child(sink: MemorySink) -> None:
     assert len(attempts) == 2
 
 
+def runs_in(store: str) -> set[str]:
+    return {summary.run_id for summary in asynctrace.find_traces(store)}
+
+
+def test_a_child_run_without_sinks_goes_where_its_parent_goes(alone: Path) -> None:
+    with Trace("outer", sinks="sqlite:./o.db"):
+        with Trace("inner") as inner:
+            inner.info("x")
+        with asynctrace.get_trace("got") as got, Trace("deep"):
+            got.info("x")
+        with Trace("elsewhere", sinks="sqlite:./e.db"), Trace("below it"):
+            pass
+        with Trace("safe", durability="process") as safe:
+            safe.info("x")
+    assert runs_in("sqlite:./o.db") == {"outer", "inner", "got", "deep", "safe"}
+    assert runs_in("sqlite:./e.db") == {"elsewhere", "below it"}
+    assert {path.name for path in alone.glob("*.db")} == {"o.db", "e.db"}
+
+
+def test_a_child_run_on_the_loop_of_its_parent_is_closed_without_a_word(
+    alone: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    later: list[asyncio.Task[None]] = []
+
+    async def child_of_what_is_over(over: asyncio.Event) -> None:
+        await over.wait()
+        async with Trace("after it") as child:
+            child.info("x")
+
+    async def main() -> None:
+        over = asyncio.Event()
+        async with Trace("outer", sinks="sqlite:./o.db") as outer:
+            async with Trace("awaited") as awaited:
+                awaited.info("x")
+            with Trace("plain") as plain:
+                plain.info("x")
+            assert outer.pipeline is awaited.pipeline is plain.pipeline
+            assert not outer.pipeline.closed
+            later.append(asyncio.create_task(child_of_what_is_over(over)))
+            await asyncio.sleep(0)
+        over.set()
+        await asyncio.gather(*later)
+
+    asyncio.run(main())
+    assert runs_in("sqlite:./o.db") == {"outer", "awaited", "plain", "after it"}
+    assert [path.name for path in alone.glob("*.db")] == ["o.db"]
+    assert caplog.messages == []
+
+
+def test_where_something_is_configured_a_child_run_without_sinks_goes_there(sink: MemorySink) -> None:
+    asynctrace.configure(sink)
+    with Trace("outer", sinks="sqlite:./o.db"), Trace("inner"):
+        pass
+    asynctrace.flush(10)
+    assert {record.run_id for record in sink.records} == {"inner"}
+
+
 def test_a_child_run_follows_tasks(sink: MemorySink) -> None:
     async def job(name: str) -> str | None:
         async with Trace(name, sinks=[sink]) as trace:
