@@ -198,6 +198,93 @@ def test_a_reader_that_leaves_is_met_with_silence(url: str, unbuffered: str) -> 
     assert (process.wait(SECONDS), said) == (141, b"")
 
 
+FULL = Path("/dev/full")
+PRINTING = (
+    "runs",
+    "runs --json",
+    "show latest",
+    "tail",
+    "tail -f",
+    "tail --json",
+    "stats",
+    "verify",
+    "prune --days 1000",
+    "spool",
+    "dead",
+    "recover",
+    "demo --seed 1",
+    "--help",
+    "--version",
+    "show --help",
+)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="a device that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", PRINTING)
+def test_an_output_that_takes_nothing_is_one_line(
+    store: str, tmp_path: Path, command: str, unbuffered: str
+) -> None:
+    environment = clean_environment(
+        PYTHONUNBUFFERED=unbuffered, ASYNCTRACE_SINKS=store, ASYNCTRACE_STATE_DIR=str(tmp_path / "state")
+    )
+    with FULL.open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "asynctrace", *command.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment,
+            timeout=SECONDS,
+            text=True,
+        )
+    said = "asynctrace: cannot write to standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (7, said)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="a device that is always full")
+def test_what_cannot_be_said_on_standard_error_changes_no_exit_code(store: str) -> None:
+    for words, code in ((["runs"], 0), (["show", "nope"], 1), (["nope"], 2), ([], 2)):
+        with FULL.open("wb") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "asynctrace", *words],
+                stdout=subprocess.DEVNULL,
+                stderr=full,
+                env=clean_environment(ASYNCTRACE_SINKS=store),
+                timeout=SECONDS,
+            )
+        assert done.returncode == code
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell that closes descriptors")
+def test_streams_that_are_closed_from_the_beginning(store: str) -> None:
+    def closed(redirection: str, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "asynctrace", *words],
+            capture_output=True,
+            env=clean_environment(ASYNCTRACE_SINKS=store),
+            timeout=SECONDS,
+            text=True,
+        )
+
+    done = closed(">&-", "runs")
+    assert (done.returncode, done.stderr) == (
+        7,
+        "asynctrace: cannot write to standard output: it is closed\n",
+    )
+    done = closed("2>&-", "show", "nope")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_a_state_directory_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    name = "n" * 300  # no file system takes it
+    for command in ("dead", "spool", "dead purge"):
+        told = run(*command.split(), cwd=tmp_path, env={"ASYNCTRACE_STATE_DIR": str(tmp_path / name)})
+        assert (told.code, told.out) == (3, "")
+        assert told.err.startswith("asynctrace: ")
+        assert name in told.err
+        assert told.err.count("\n") == 1
+
+
 @pytest.mark.parametrize("command", ["runs", "show latest", "tail", "tail -f", "stats"])
 @pytest.mark.parametrize(
     "store", ["sqlite:{}/none.db", "file:{}/none", "sqlite:{}/text", "file:{}/none.jsonl"]
@@ -239,6 +326,11 @@ def test_a_store_that_cannot_be_read_in_a_real_process(tmp_path: Path) -> None:
         (["runs", "--store", "console:"], "console:"),
         (["demo", "--sinks", "sqlite:./x.db?no_such=1"], "no_such"),
         (["show"], "RUN"),
+        (["show", "one", "two"], "two"),
+        (["recover", "--timeout", "-1"], "--timeout"),
+        (["dead", "show", "--limit", "-1"], "--limit"),
+        (["tail", "-n"], "-n"),
+        (["prune", "--days", "x"], "--days"),
     ],
 )
 def test_a_wrong_command_line_is_named(
@@ -250,7 +342,15 @@ def test_a_wrong_command_line_is_named(
 
     assert (told.code, told.out) == (2, "")
     assert named in told.err
-    assert "Traceback" not in told.err
+    assert told.err.startswith("asynctrace: ")
+    assert told.err.count("\n") == 1
+
+
+def test_no_command_is_the_help_beside_the_output(here: Here) -> None:
+    told = here()
+
+    assert (told.code, told.out) == (2, "")
+    assert "Commands:" in told.err
 
 
 def test_a_wrong_setting_is_named() -> None:

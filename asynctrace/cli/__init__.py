@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
-from asynctrace.cli.exits import Exit, OutputClosedError
+from asynctrace.cli.exits import CommandLineError, Exit, OutputClosedError, OutputFailedError
 from asynctrace.errors import ConfigurationError, MissingExtraError, StoreError, TraceNotFoundError
 
 _EXTRA = ("typer", "rich", "click")
@@ -27,17 +26,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asynctrace ...
         0
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # an ASCII terminal gets escapes, not an error
-            stream.reconfigure(errors="backslashreplace")
+    from asynctrace.cli.output import watched
+
+    try:
+        with watched():
+            return _run(arguments)
+    except OutputClosedError:
+        return Exit.BROKEN_PIPE
+    except OutputFailedError as error:
+        return _say(str(error), Exit.OUTPUT)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         from asynctrace.cli.app import run
 
         return run(arguments)
-    except OutputClosedError:
-        # Python would try once more to write what is left, at exit, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.BROKEN_PIPE
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except TraceNotFoundError as error:
@@ -46,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(f"cannot read the store: {error}", Exit.UNREADABLE)
     except MissingExtraError as error:
         return _say(str(error), Exit.MISSING_EXTRA)
-    except ConfigurationError as error:
+    except (ConfigurationError, CommandLineError) as error:
         return _say(str(error), Exit.USAGE)
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
@@ -55,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"the command needs {error.name}, which is not installed: pip install 'asynctrace[cli]'",
             Exit.MISSING_EXTRA,
         )
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return _say(f"{where}{error.strerror or error}", Exit.UNREADABLE)
 
 
 def _say(problem: str, code: Exit) -> Exit:

@@ -6,11 +6,12 @@ The one module that knows typer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import asynctrace
+from asynctrace.cli.exits import CommandLineError, Exit
 
 Store = Annotated[
     str | None,
@@ -129,12 +130,20 @@ def _tell_version(wanted: bool) -> None:
 
 
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     """Look at what asynctrace recorded."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(Exit.USAGE)
+
+
+_UsageError: Any = typer.BadParameter.__bases__[0]
+"""Typer brings click, or depends on it, as its version goes, and does not name this one."""
 
 
 def make_app(commands: Mapping[str, Callable[..., None]]) -> typer.Typer:
@@ -143,21 +152,28 @@ def make_app(commands: Mapping[str, Callable[..., None]]) -> typer.Typer:
     app = typer.Typer(
         name="asynctrace",
         add_completion=False,
-        no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(_root)
+    app.callback(invoke_without_command=True)(_root)
     for name, command in commands.items():
         app.command(name)(command)
     return app
 
 
 def run_app(app: typer.Typer, arguments: Sequence[str] | None) -> int:
-    """Run a command line; the exit code. Errors of asynctrace go through."""
+    """Run a command line; the exit code. Errors of asynctrace go through.
+
+    Raises:
+        CommandLineError: the command line cannot be used.
+    """
+    words = None if arguments is None else list(arguments)
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="asynctrace")
+        code = app(args=words, prog_name="asynctrace", standalone_mode=False)
     except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    return 0
+        code = ended.code
+    except _UsageError as error:
+        path = error.ctx.command_path if error.ctx is not None else "asynctrace"
+        raise CommandLineError(f"{error.format_message()} (see {path} --help)") from error
+    return int(code or 0)

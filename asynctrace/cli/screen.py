@@ -14,8 +14,6 @@ from rich.terminal_theme import DIMMED_MONOKAI
 from rich.text import Text as Text
 from rich.tree import Tree as Tree
 
-from asynctrace.cli.exits import OutputClosedError
-
 LEVEL_STYLES = {10: "dim", 20: "green", 30: "yellow", 40: "red", 50: "bold red"}
 STATUS_STYLES = {
     "ok": "green",
@@ -81,6 +79,7 @@ class Screen:
 
         Raises:
             OutputClosedError: nobody reads any more.
+            OutputFailedError: standard output does not take it.
         """
         with self._console.capture() as captured:
             for part in parts:
@@ -98,14 +97,12 @@ def write(text: str) -> None:
 
     Raises:
         OutputClosedError: nobody reads any more.
+        OutputFailedError: standard output does not take it.
     """
-    try:
-        # In pieces: with PYTHONUNBUFFERED, one big write that the reader cuts short is no error to Python.
-        for start in range(0, len(text), _PIECE):
-            sys.stdout.write(text[start : start + _PIECE])
-        sys.stdout.flush()
-    except BrokenPipeError as error:
-        raise OutputClosedError from error
+    # In pieces: with PYTHONUNBUFFERED, one big write that the reader cuts short is no error to Python.
+    for start in range(0, len(text), _PIECE):
+        sys.stdout.write(text[start : start + _PIECE])
+    sys.stdout.flush()
 
 
 def _page(text: str) -> bool:
