@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Token
 from dataclasses import replace
@@ -32,7 +32,7 @@ from asynctrace.pipeline.durability import DURABILITIES, Durability
 from asynctrace.pipeline.intake import Intake
 from asynctrace.pipeline.pipeline import Pipeline
 from asynctrace.pipeline.process import this_process
-from asynctrace.pipeline.report import FlushReport
+from asynctrace.pipeline.report import NOT_IN_TIME, FlushReport
 from asynctrace.ports import AnySink
 from asynctrace.receipt import DEFAULT_TIMEOUT, Receipt
 from asynctrace.settings import SinkLike
@@ -61,7 +61,8 @@ class Trace(Emitter):
         durability: ``"process"``: what was recorded survives the death of the process, ``"disk"``: a power failure
             too, once it is flushed; ``"none"``: neither; by default the setting ``durability``.
         fail_silently: False makes ``flush``, ``close`` and leaving a block raise :class:`DeliveryError` for
-            records that are not safe; it never masks the block's own exception.
+            records that are not safe; it never masks the block's own exception. What waits on disk when the last
+            holder closes is named too: before the next start nobody delivers it.
 
     Raises:
         ConfigurationError: an argument, or a setting that the trace needs, cannot be used.
@@ -357,14 +358,18 @@ class Trace(Emitter):
         seconds = seconds_to_wait(timeout)
         if self._outlet is None:
             return FlushReport((), done=True)
-        return self._judge(self._lease.pipeline.flush(seconds))
+        report = self._lease.pipeline.flush(seconds)
+        self._judge(report.failures)
+        return report
 
     async def aflush(self, timeout: float | None = None) -> FlushReport:
         """As :meth:`flush`, without blocking the event loop."""
         seconds = seconds_to_wait(timeout)
         if self._outlet is None:
             return FlushReport((), done=True)
-        return self._judge(await self._lease.pipeline.aflush(seconds))
+        report = await self._lease.pipeline.aflush(seconds)
+        self._judge(report.failures)
+        return report
 
     def close(self, timeout: float | None = None) -> None:
         """End the run and wait for its records; a second call does nothing.
@@ -410,13 +415,14 @@ class Trace(Emitter):
         if pipeline is None:
             return
         seconds = pipeline.close_timeout if timeout is None else timeout
-        unsafe = FlushReport((), done=True)
+        unsafe: Sequence[LaneFailure] = ()
         if last:
             pipeline.close(seconds)
+            unsafe = _held(pipeline)
         elif self._inherits and pipeline.loop is asyncio._get_running_loop():
             pipeline.begin_flush()  # nobody can wait for it here; the outer run does at its end
         else:
-            unsafe = pipeline.flush(seconds)
+            unsafe = pipeline.flush(seconds).failures
         if error is None:
             self._judge(unsafe)
 
@@ -427,11 +433,11 @@ class Trace(Emitter):
         if pipeline is None:
             return
         seconds = pipeline.close_timeout if timeout is None else timeout
-        unsafe = FlushReport((), done=True)
         if last:
             await pipeline.aclose(seconds)
+            unsafe = _held(pipeline)
         else:
-            unsafe = await pipeline.aflush(seconds)
+            unsafe = (await pipeline.aflush(seconds)).failures
         if error is None:
             self._judge(unsafe)
 
@@ -458,10 +464,10 @@ class Trace(Emitter):
                 if current_trace.get() is self:
                     current_trace.set(None)
 
-    def _judge(self, report: FlushReport) -> FlushReport:
+    def _judge(self, unsafe: Sequence[LaneFailure]) -> None:
         if self._fail_silently:
-            return report
-        failures = {failure.lane: failure for failure in report.failures}
+            return
+        failures = {failure.lane: failure for failure in unsafe}
         before, self._lost = self._lost, _lost(self._lease.pipeline)
         for lane in self._lease.pipeline.stats().lanes:
             if lost := lane.lost - before.get(lane.lane, 0):
@@ -470,12 +476,23 @@ class Trace(Emitter):
                 failures[lane.lane] = LaneFailure(lane.lane, reason, lost + waiting)
         if failures:
             raise DeliveryError(list(failures.values()))
-        return report
 
 
 def _lost(pipeline: Pipeline) -> dict[str, int]:
     """How many records each lane has lost so far."""
     return {lane.lane: lane.lost for lane in pipeline.stats().lanes}
+
+
+def _held(pipeline: Pipeline) -> Sequence[LaneFailure]:
+    """What the lanes of a pipeline that has been closed hold, on disk or because closing itself hangs."""
+    loop = pipeline.loop
+    if loop is not None and loop is asyncio._get_running_loop():
+        return ()  # closing has just begun there: nobody can say what it will leave
+    return [
+        LaneFailure(lane.lane, lane.last_error or NOT_IN_TIME, held)
+        for lane in pipeline.stats().lanes
+        if (held := lane.pending + lane.spooled)
+    ]
 
 
 def _outer_frame() -> FrameType | None:

@@ -1029,7 +1029,7 @@ def test_a_failing_sink_never_reaches_the_caller_by_default(sink: MemorySink) ->
 
 
 def test_unless_asked_to_raise_what_is_not_safe(sink: MemorySink, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ASYNCTRACE_SPOOL_MAX_BYTES", "0")  # what waits on disk is safe
+    monkeypatch.setenv("ASYNCTRACE_SPOOL_MAX_BYTES", "0")
 
     async def main() -> None:
         trace = await Trace(sinks=[sink, Down()], fail_silently=False).__aenter__()
@@ -1049,6 +1049,39 @@ def test_unless_asked_to_raise_what_is_not_safe(sink: MemorySink, monkeypatch: p
         trace.flush(0.05)
     with pytest.raises(DeliveryError):
         trace.close(0.1)
+
+
+@pytest.mark.parametrize("how", ["with", "close", "async with", "aclose"])
+def test_unless_asked_to_raise_closing_names_what_waits_on_disk(
+    how: str, sink: MemorySink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASYNCTRACE_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("ASYNCTRACE_CLOSE_TIMEOUT", "0.1")
+    trace = Trace(sinks=[sink, Down()], fail_silently=False)
+
+    async def main() -> None:
+        if how == "async with":
+            async with trace:
+                trace.info("x")
+        else:
+            await trace.__aenter__()
+            trace.info("x")
+            await trace.aclose()
+
+    def trace_and_close() -> None:
+        if how == "with":
+            with trace:
+                trace.info("x")
+        elif how == "close":
+            trace.info("x")
+            trace.close()
+        else:
+            asyncio.run(main())
+
+    with pytest.raises(DeliveryError, match=r"down: 3 record\(s\): .*no route to host") as caught:
+        trace_and_close()
+    assert [(failure.lane, failure.records) for failure in caught.value.failures] == [("down", 3)]
+    assert trace.pipeline.stats().lanes[1].spooled == 3
 
 
 def record_and_raise(trace: Trace) -> None:
