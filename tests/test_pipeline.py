@@ -215,19 +215,6 @@ async def test_what_a_processor_gives_back_that_is_no_record_changes_nothing(res
     assert pipeline.stats().balanced
 
 
-async def test_tasks_that_somebody_cancels_begin_again() -> None:
-    sink = ScriptedSink()
-    async with Trace("r", sinks=[(sink, QUICK)]) as trace:
-        trace.info("m0")
-        await trace.aflush()
-        (lane,) = [task for task in asyncio.all_tasks() if task.get_name() == "asynctrace lane scripted"]
-        lane.cancel()
-        await asyncio.wait({lane})
-        trace.info("m1")
-        await asyncio.wait_for(trace.aflush(), 5)
-    assert sink.messages == ["m0", "m1"]
-
-
 async def test_a_lane_taken_out_while_it_hangs_ends_by_the_deadline_and_is_counted() -> None:
     hung, healthy = GateSink(), ScriptedSink()
     async with Trace("r", sinks=[(hung, QUICK), (healthy, QUICK)]) as trace:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from asynctrace.errors import DeliveryError
 from asynctrace.pipeline import home
 from asynctrace.pipeline.deadline import Deadline
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.flushing import Flushing
-from asynctrace.pipeline.lane import LAST_RESORT, Lane
+from asynctrace.pipeline.lane import Lane
 from asynctrace.pipeline.residence import Phase, Residence
+
+_LOOK_AGAIN = 1.0
+"""Seconds after which closing looks whether somebody has moved its deadline."""
 
 
 class Closing:
@@ -31,6 +34,7 @@ class Closing:
         self._flushing = flushing
         self._deadline = Deadline(timeout)
         self._task: asyncio.Task[None] | None = None
+        self._ending: dict[Lane, asyncio.Task[None]] = {}  # told to end, and not seen off yet
         self._leaving: dict[Lane, concurrent.futures.Future[None]] = {}  # taken out, and not at their end yet
         residence.closing = self
 
@@ -109,20 +113,19 @@ class Closing:
         done: concurrent.futures.Future[None] = concurrent.futures.Future()
         done.set_running_or_notify_cancel()  # whoever waits may be cancelled, the removal goes on
 
-        async def end() -> None:
-            try:
-                await self._stop([lane], Deadline(self.timeout))
-            finally:
-                if self._leaving.pop(lane, None) is not None:
-                    lane.abandon("lane removed")
-                    lane.release()
-                    done.set_result(None)
+        async def end(deadline: Deadline) -> None:
+            await self._see_off([lane], deadline)
+            if self._leaving.pop(lane, None) is not None:
+                lane.release()
+                done.set_result(None)
 
         def take_out() -> bool:
             if residence.roster.take_out(lane):
                 if residence.loop is not None:
                     self._leaving[lane] = done
-                    residence.create_task(end(), f"asynctrace lane {lane.name} ends")
+                    deadline = Deadline(self.timeout)
+                    self._begin_end(lane, deadline)
+                    residence.create_hidden_task(end(deadline), f"asynctrace lane {lane.name} is taken out")
                     return True
                 lane.finish_now()
                 lane.release()
@@ -132,6 +135,7 @@ class Closing:
 
     def home_is_gone(self) -> None:
         """Lanes that were being taken out on that loop end here: nobody will come back to them."""
+        self._ending.clear()
         while self._leaving:
             lane, done = self._leaving.popitem()
             lane.finish_now()
@@ -184,36 +188,38 @@ class Closing:
         while (intake.waiting or intake.close_gaps()) and deadline.left():
             residence.writer.step()
             await asyncio.sleep(0)
-        await self._stop(residence.roster.lanes, deadline)
-        residence.leave()
+        for lane in residence.roster.lanes:
+            self._begin_end(lane, deadline)
+        await self._see_off(self._ending, deadline)  # those that are being taken out as well
+        if residence.loop is asyncio.get_running_loop():
+            residence.leave()
 
-    async def _stop(self, lanes: Sequence[Lane], deadline: Deadline) -> None:
-        """End the lanes' tasks, deliver, close the sinks; a sink that hangs is left behind."""
-        tasks = {task for lane in lanes if (task := self._residence.tasks.pop(lane, None)) is not None}
-        for task in tasks:
+    def _begin_end(self, lane: Lane, deadline: Deadline) -> None:
+        """Have the lane deliver, and close its sink, by itself."""
+        if lane not in self._ending:
+            task = self._residence.tasks.pop(lane, None)
+            if task is None or task.done():  # it failed, and nobody had begun it again yet
+                task = self._residence.create_hidden_task(lane.run(), f"asynctrace lane {lane.name} ends")
+            self._ending[lane] = task
+        lane.end_by(deadline)
+
+    async def _see_off(self, lanes: Collection[Lane], deadline: Deadline) -> None:
+        """Wait for the ends of the lanes; a sink that does not come to one is left behind."""
+        while ending := {lane: task for lane, task in self._ending.items() if lane in lanes}:
+            left = min(_LOOK_AGAIN, *[deadline.left(lane.grace) for lane in ending])
+            await asyncio.wait(ending.values(), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            for lane, task in ending.items():
+                if self._ending.get(lane) is task and (task.done() or not deadline.left(lane.grace)):
+                    del self._ending[lane]
+                    self._check_end(lane, task)
+
+    def _check_end(self, lane: Lane, task: asyncio.Task[None]) -> None:
+        if not task.done():
             task.cancel()
-        await _bounded(tasks, deadline)
-        endings = {
-            self._residence.create_task(_end_lane(lane, deadline), "asynctrace lane ends"): lane
-            for lane in lanes
-        }
-        for task in await _bounded(set(endings), deadline, LAST_RESORT + 0.2):
-            task.cancel()
-            endings[task].abandon("not delivered in time")
-
-
-async def _end_lane(lane: Lane, deadline: Deadline) -> None:
-    await lane.finish(deadline)
-    await lane.aclose(deadline)
-
-
-async def _bounded(
-    tasks: set[asyncio.Task[None]], deadline: Deadline, grace: float = 0.0
-) -> set[asyncio.Task[None]]:
-    """Wait for the tasks until the deadline; those that are not done."""
-    while tasks:
-        left = max(0.1, deadline.left(grace))
-        _, tasks = await asyncio.wait(tasks, timeout=left)
-        if not deadline.left(grace):
-            break
-    return tasks
+            home.leave_behind(task)
+            lane.abandon("not delivered in time")
+            lane.say("the sink does not end its call, and is left behind")
+        elif task.cancelled() or task.exception() is not None:  # a bug of ours or of a policy
+            lane.abandon("lane failed")
+            if not task.cancelled():
+                lane.say("ending failed: %r", task.exception())

@@ -21,6 +21,7 @@ from asynctrace.pipeline.backlog import Load
 from asynctrace.pipeline.breaker import CircuitBreaker
 from asynctrace.pipeline.deadline import Deadline
 from asynctrace.pipeline.diagnostics import logger, say_of_lane
+from asynctrace.pipeline.escape import held_in
 from asynctrace.pipeline.ledger import LaneCounts
 from asynctrace.pipeline.options import LaneOptions
 from asynctrace.pipeline.reasons import in_words, with_class, with_stack
@@ -58,7 +59,8 @@ class Delivery:
         self._counts = counts
         self._settlement = settlement
         self._nudge = asyncio.Event()
-        self._interruption = asyncio.Event()
+        self._rouse = asyncio.Event()
+        self._interrupted = False
         self._writing: asyncio.Timeout | None = None  # of the write that is going on
         self._deadline: Deadline | None = None  # of the closing that is going on
         self._opened = False
@@ -72,22 +74,29 @@ class Delivery:
     def interrupt(self) -> None:
         """Break off the write or the pause that is going on; :meth:`attempt` returns until :meth:`resume`."""
         self._nudge.set()
-        self._interruption.set()
+        self._interrupted = True
+        self._rouse.set()
         if self._writing is not None and not self._writing.expired():
             self._writing.reschedule(asyncio.get_running_loop().time())
 
     def resume(self) -> None:
         """Go on after an interruption."""
-        self._interruption.clear()
+        self._interrupted = False
 
     def close_by(self, deadline: Deadline) -> None:
-        """This is the end: one probe goes through an open breaker, and no pause is begun that ends too late."""
+        """This is the end: one probe goes through an open breaker, and no pause is begun that ends too late.
+
+        The write that is going on goes on; a pause ends.
+        """
         self._deadline = deadline
         self.breaker.half_open()
+        self._nudge.set()
+        self._rouse.set()
 
     def rehome(self) -> None:
         """Forget the event loop that is gone, and what was opened on it."""
-        self._nudge, self._interruption = asyncio.Event(), asyncio.Event()
+        self._nudge, self._rouse = asyncio.Event(), asyncio.Event()
+        self._interrupted = False
         self._writing = None
         self._deadline = None
         self._homes += 1
@@ -98,7 +107,8 @@ class Delivery:
         """Close the sink within the deadline."""
         try:
             async with asyncio.timeout(max(0.1, deadline.left())):
-                await self._sink.aclose()
+                with held_in():
+                    await self._sink.aclose()
         except Exception as error:  # whatever the driver does, the program goes on
             self._say(error, "closing failed: %s", with_class(error))
         self._opened = False
@@ -179,15 +189,9 @@ class Delivery:
 
     async def _open_and_write(self, batch: Batch) -> None:
         self._writing = limit = asyncio.timeout(self._options.write_timeout)
-        homes = self._homes
         try:
             async with limit:
-                if not self._opened:
-                    await self._sink.open()
-                    self._opened = True
-                await self._sink.write(batch)
-            if homes != self._homes:  # this loop stood still, and another home took over meanwhile
-                raise asyncio.CancelledError
+                await self._call_sink(batch)
         except PartialWriteError as error:
             _check_indices(error, batch)
             raise
@@ -197,13 +201,30 @@ class Delivery:
                 raise
             self._sink.write_now(batch)
         except OSError as error:  # a TimeoutError is one
-            if limit.expired() and self._interruption.is_set():
+            if limit.expired() and self._interrupted:
                 raise _BrokenOffError from None
             late = f"no answer within {self._options.write_timeout} s"
             raise TransientSinkError(late if limit.expired() else with_class(error)) from error
         finally:
             if self._writing is limit:
                 self._writing = None
+
+    async def _call_sink(self, batch: Batch) -> None:
+        homes = self._homes
+        try:
+            with held_in():
+                if not self._opened:
+                    await self._sink.open()
+                    if homes == self._homes:
+                        self._opened = True
+                await self._sink.write(batch)
+        except Exception:
+            if homes != self._homes:
+                raise asyncio.CancelledError from None
+            raise
+        # This loop stood still, or the write was given up: another home has taken over.
+        if homes != self._homes:
+            raise asyncio.CancelledError
 
     async def _pause(self, load: Load, error: Exception) -> None:
         """Wait before the next try of the load, or give it up."""
@@ -226,11 +247,14 @@ class Delivery:
                 await self._nudge.wait()
 
     async def _sleep(self, pause: float) -> None:
-        """A pause that nobody hurries, but that may be broken off."""
+        """A pause that nobody hurries, but that an interruption or the end breaks off."""
         self._check_time_for(pause)
+        if self._interrupted:
+            return
+        self._rouse.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(pause):
-                await self._interruption.wait()
+                await self._rouse.wait()
 
     def _check_time_for(self, pause: float) -> None:
         # A local store has its last write at the deadline: what is locked or full now may not be so then.

@@ -23,6 +23,7 @@ _logger = logging.getLogger("asynctrace")
 
 _pipelines: set[Pipeline] = set()  # strong: a pipeline that nobody holds may still hold records
 _own_tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+_left_behind: set[asyncio.Task[Any]] = set()
 _watched: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 _hooked = False
 _over = False
@@ -84,6 +85,28 @@ def create_task(
     task = (loop or asyncio.get_running_loop()).create_task(own, name=name, context=Context())
     _own_tasks.add(task)
     return task
+
+
+def create_hidden_task(
+    coroutine: Coroutine[Any, Any, None], name: str, loop: asyncio.AbstractEventLoop | None = None
+) -> asyncio.Task[None]:
+    """A task of our own that calls a sink: ``asyncio.all_tasks`` does not list it.
+
+    The end of ``asyncio.run`` cancels every task that is listed, which would break off a write that is going on, and
+    waits for all of them, however long one refuses to end. This one is ended, or left behind, by whoever made it.
+    """
+    task = create_task(coroutine, name, loop)
+    asyncio._unregister_task(task)
+    return task
+
+
+def leave_behind(task: asyncio.Task[None]) -> None:
+    """Nobody waits for the task any more; should its loop end before it does, nobody hears of that."""
+    if not task.done():
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        # Else its coroutine is closed when nobody happens to hold it, which a sink may refuse as loudly as its end.
+        _left_behind.add(task)
+        task.add_done_callback(_left_behind.discard)
 
 
 def others_end() -> bool:

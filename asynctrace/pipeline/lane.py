@@ -29,6 +29,9 @@ from asynctrace.ports import LocalSink, Sink
 LAST_RESORT = 1.0
 """Seconds beyond the deadline for a local store that did not answer: its blocking write may still succeed."""
 
+_TO_THE_DISK = 0.2
+"""Seconds beyond that for what follows: the spool, the sink's own end."""
+
 _SHELVE_AFTER = 0.5
 """Seconds that a sink has for records that somebody wants to be safe at least on disk."""
 
@@ -39,8 +42,8 @@ LOOK_INTERVAL = 60.0
 class Lane:
     """Delivers to one sink what the writer offers, in order.
 
-    ``offer`` never awaits and never raises. One task at a time, on the home loop, runs :meth:`run` or
-    :meth:`finish`. A batch is owned until it is safe or settled otherwise.
+    ``offer`` never awaits and never raises. One task at a time, on the home loop, runs :meth:`run`, to which
+    :meth:`end_by` gives an end. A batch is owned until it is safe or settled otherwise.
 
     Args:
         name: unique in its pipeline.
@@ -72,7 +75,8 @@ class Lane:
         self.sifting = options.level is not None  # set by the pipeline when any of its lanes has a level
         self._next_seq = next_seq
         self._wake = asyncio.Event()
-        self._closing: tuple[Deadline, asyncio.Timeout] | None = None
+        self._deadline: Deadline | None = None  # of the end that has begun
+        self._limit: asyncio.Timeout | None = None  # of the delivery that is going on
         self._hurry = False
         self._shelving = False
         self._look: asyncio.TimerHandle | None = None
@@ -229,23 +233,43 @@ class Lane:
         self.room, self._wake = asyncio.Event(), asyncio.Event()
         self.room.set()
         self.lagging = self._hurry = self._shelving = False
-        self._closing = None  # whoever was finishing there will not come back
+        self._deadline = self._limit = None  # whoever was ending there will not come back
         self._spillway.rehome()
         self._delivery.rehome()
 
     # -- delivery --------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Deliver for ever; first what dead processes left."""
-        await self._spillway.adopt()
-        self._look_later()
+        """Deliver, first what dead processes left; once :meth:`end_by` has set a deadline, what there still is.
+
+        A write that is going on then comes to its own end, unless the deadline comes first: a write that was broken
+        off would have to be repeated, and its sink may have the batch by then. What is not safe at the deadline goes
+        to the spool; a local store gets a last, blocking write before that, in a thread that may be left behind. Then
+        the sink is closed.
+        """
+        limit, wake = asyncio.timeout(None), self._wake
         try:
-            while True:
-                await self._gather()
-                await self._deliver()
+            async with limit:
+                self._limit = limit
+                self.follow_deadline()
+                await self._spillway.adopt()
+                self._look_later()
+                while self._deadline is None:
+                    await self._gather(wake)
+                    await self._deliver(wake)
+                await self._deliver(wake)
+                if self._tally.owes:
+                    self._settlement.hand.append(self._cut())
+                    await self._deliver(wake)
+        except TimeoutError:
+            if self._deadline is None:
+                raise
         finally:
             if self._look is not None:
                 self._look.cancel()
+            if self._limit is limit:
+                self._limit = None
+        await self._end(self._deadline)
 
     def _look_later(self) -> None:
         self._look_is_due = False
@@ -256,24 +280,37 @@ class Lane:
         self._look_is_due = True
         self._wake.set()
 
-    async def _gather(self) -> None:
+    def _check_home(self, wake: asyncio.Event) -> None:
+        """This home may have been left, and its loop go on a while: then the lane is served at the next one."""
+        if self._wake is not wake:
+            raise asyncio.CancelledError
+
+    async def _gather(self, wake: asyncio.Event) -> None:
         hand, spillway = self._settlement.hand, self._spillway
         while not self._backlog and not hand and not spillway.active:
+            if self._deadline is not None:
+                return
             if self._look_is_due:  # processes may have died meanwhile
                 await spillway.adopt(again=True)
                 self._look_later()
                 continue
-            self._wake.clear()
-            await self._wake.wait()
+            wake.clear()
+            await wake.wait()
+            self._check_home(wake)
         if self.options.linger and not hand and not spillway.active:
             end = monotonic() + self.options.linger
-            while not self._backlog.ripe and not self._hurry and (left := end - monotonic()) > 0:
-                self._wake.clear()
+            while not self._backlog.ripe and not self._hurries and (left := end - monotonic()) > 0:
+                wake.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):
-                        await self._wake.wait()
+                        await wake.wait()
+                self._check_home(wake)
 
-    async def _deliver(self) -> None:
+    @property
+    def _hurries(self) -> bool:
+        return self._hurry or self._deadline is not None
+
+    async def _deliver(self, wake: asyncio.Event) -> None:
         """Empty the hand, the disk and the backlog; what is too little for a batch goes on lingering."""
         hand, spillway = self._settlement.hand, self._spillway
         while hand or self._backlog or spillway.active:
@@ -285,7 +322,10 @@ class Lane:
                 hand.append(load)
             if hand:
                 await self._delivery.attempt(hand[0])
-            lingers = self.options.linger and not self._hurry and not self._backlog.ripe
+                self._check_home(wake)
+                if self._limit is not None and self._limit.expired():
+                    raise TimeoutError  # the sink ended its write all the same
+            lingers = self.options.linger and not self._hurries and not self._backlog.ripe
             if lingers and not hand and not spillway.active:
                 return
         self._hurry = False
@@ -299,41 +339,36 @@ class Lane:
         return load
 
     def _made_safe(self) -> None:
-        if self._closing is not None and isinstance(self.sink, LocalSink):
-            deadline, _ = self._closing
-            deadline.extend()
+        if self._deadline is not None and isinstance(self.sink, LocalSink):
+            self._deadline.extend()
             self.follow_deadline()
 
     # -- the end ---------------------------------------------------------------------------------------------
 
-    async def finish(self, deadline: Deadline) -> None:
-        """Deliver what there is until the deadline; what is not safe then goes to the spool.
-
-        A local store gets a last, blocking write before that, in a thread that may be left behind.
-        """
+    def end_by(self, deadline: Deadline) -> None:
+        """Have :meth:`run` come to its end: now if there is nothing to deliver, by the deadline otherwise."""
         self._end_range()
-        self._hurry = True
+        self._deadline = deadline
         self._delivery.close_by(deadline)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(deadline.left()) as limit:
-                self._closing = (deadline, limit)
-                await self._spillway.adopt()  # a short life may not have come to it
-                await self._deliver()
-                if self._tally.owes:
-                    self._settlement.hand.append(self._cut())
-                    await self._deliver()
-        self._closing = None
+        self._wake.set()
+        self.follow_deadline()
+
+    def follow_deadline(self) -> None:
+        """The deadline of :meth:`end_by` is new, or has been moved."""
+        if self._deadline is not None and self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(asyncio.get_running_loop().time() + self._deadline.left())
+
+    @property
+    def grace(self) -> float:
+        """Seconds beyond the deadline in which :meth:`run` still may end by itself."""
+        return _TO_THE_DISK + (LAST_RESORT if isinstance(self.sink, LocalSink) else 0.0)
+
+    async def _end(self, deadline: Deadline) -> None:
         went_well = await self._last_writes.write(monotonic() + deadline.left() + LAST_RESORT)
         self._spillway.put_away("not delivered in time" if went_well else FAILED)
         if self._shelter is not None:
             await self._shelter.settle()
-
-    def follow_deadline(self) -> None:
-        """The deadline of :meth:`finish` has been moved."""
-        if self._closing is not None:
-            deadline, limit = self._closing
-            if not limit.expired():
-                limit.reschedule(asyncio.get_running_loop().time() + deadline.left())
+        await self._delivery.aclose(deadline)
 
     def finish_now(self) -> None:
         """Deliver what there is with plain blocking calls; what cannot be goes to the spool."""
@@ -345,11 +380,12 @@ class Lane:
 
     def abandon(self, reason: str) -> None:
         """Spool what is left: the sink hangs, and nobody waits for it any more."""
+        self._delivery.rehome()  # what it may answer later is nobody's
         self._spillway.put_away(reason)
 
-    async def aclose(self, deadline: Deadline) -> None:
-        """Close the sink within the deadline."""
-        await self._delivery.aclose(deadline)
+    def say(self, message: str, *args: object) -> None:
+        """Tell the people who look after the program, once a while."""
+        self._say(None, message, *args)
 
     def release(self) -> None:
         """Let other lanes and processes adopt what is on disk; the lane is at its end."""

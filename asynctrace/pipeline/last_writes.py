@@ -8,6 +8,7 @@ from time import monotonic
 
 from asynctrace.pipeline.backlog import Backlog, Load
 from asynctrace.pipeline.delivery import Delivery
+from asynctrace.pipeline.escape import held_in
 from asynctrace.pipeline.last_resort import call_in_daemon
 from asynctrace.pipeline.settlement import Settlement
 from asynctrace.pipeline.spillway import Cut, Spillway
@@ -53,7 +54,8 @@ class LastWrites:
         while self._sink is not None and (load := self._next()) is not None and monotonic() < end:
             try:
                 async with asyncio.timeout(end - monotonic()):
-                    await call_in_daemon(partial(self._sink.write_now, load.batch))
+                    with held_in():
+                        await call_in_daemon(partial(self._sink.write_now, load.batch))
             except TimeoutError:
                 return True  # it may still succeed
             except Exception as error:
@@ -67,7 +69,8 @@ class LastWrites:
         """Write in this thread; whether none failed."""
         while self._sink is not None and (load := self._next()) is not None:
             try:
-                self._sink.write_now(load.batch)
+                with held_in():
+                    self._sink.write_now(load.batch)
             except Exception as error:  # the last resort has no second try
                 if not self._is_settled(load, error):
                     return False

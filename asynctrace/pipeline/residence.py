@@ -155,13 +155,19 @@ class Residence:
         if lane is None:
             task = self.create_task(self._run_writer(), f"asynctrace writer {self.producer}")
         else:
-            task = self.create_task(lane.run(), f"asynctrace lane {lane.name}")
+            task = self.create_hidden_task(lane.run(), f"asynctrace lane {lane.name}")
         self.tasks[lane] = task
         task.add_done_callback(lambda ended: self._task_ended(lane, ended))
 
     def create_task(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """A task at home; it is left behind with the home, whatever it is in the middle of."""
         task = home.create_task(coroutine, name, self.loop)
+        self._begun.add(task)
+        return task
+
+    def create_hidden_task(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """The same for one that calls a sink: the end of the loop does not see it, the closing waits for it."""
+        task = home.create_hidden_task(coroutine, name, self.loop)
         self._begun.add(task)
         return task
 
