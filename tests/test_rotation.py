@@ -78,10 +78,10 @@ def test_a_name_is_given_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parameter", "problem"),
     [
-        ("rotate_bytes=0", "rotate_bytes: 0 cannot be used; allowed: a number of bytes from 1"),
+        ("rotate_bytes=0", "rotate_bytes: 0 cannot be used; allowed: a whole number of bytes from 1"),
         ("rotate_every=0", "rotate_every: 0.0 cannot be used; allowed: a number of seconds above 0"),
         ("rotate_every=nan", "rotate_every: nan cannot be used"),
-        ("keep=-1", "keep: -1 cannot be used; allowed: a number of files from 0"),
+        ("keep=-1", "keep: -1 cannot be used; allowed: a whole number of files from 0"),
         ("compress=lzma", "compress: 'lzma' cannot be used; allowed: one of none, gzip"),
     ],
 )

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from asynctrace.core import codec
+from asynctrace.core.allowed import is_choice, is_texts
 from asynctrace.core.record import Record
 from asynctrace.core.redaction_keys import KeyNames
 from asynctrace.core.redaction_match import FAILED, Callback, Redaction, mark
@@ -48,7 +49,8 @@ class Redactor:
         callback: asked about each match. When it fails the value is replaced entirely, and counted.
 
     Raises:
-        ConfigurationError: the mode is unknown, a pattern cannot be compiled, or ``names`` is one text.
+        ConfigurationError: the mode is unknown, a pattern cannot be compiled, ``names`` or ``safe_names`` is no list
+            of names, or the callback cannot be called.
 
     Example:
         >>> Redactor().redact_fields({"user": "ann", "password": "hunter2", "password_reset": True})
@@ -64,15 +66,17 @@ class Redactor:
         patterns: Mapping[str, str | re.Pattern[str]] | None = None,
         callback: Callback | None = None,
     ) -> None:
-        if mode not in get_args(Mode):
+        if not is_choice(mode, get_args(Mode)):
             raise ConfigurationError("redact", mode, "full, keys or off")
         for argument, given in (("names", names), ("safe_names", safe_names)):
-            if isinstance(given, str):
+            if not is_texts(given):
                 raise ConfigurationError(argument, given, "a list of names")
+        if callback is not None and not callable(callback):
+            raise ConfigurationError("callback", callback, "a callable, or None")
         self.mode: Mode = mode
         self._full = mode == "full"
         self._names = KeyNames(extra=names, safe=safe_names)
-        self._patterns = TextPatterns(self._names, _compiled(patterns or {}))
+        self._patterns = TextPatterns(self._names, _compiled({} if patterns is None else patterns))
         self._rules = Rules(self._names, self._patterns, in_texts=self._full, callback=callback)
         self._safe: set[str] = set()  # names of fields found harmless
 
@@ -281,11 +285,14 @@ class Redactor:
         return tuple(found)
 
 
-def _compiled(patterns: Mapping[str, str | re.Pattern[str]]) -> dict[str, re.Pattern[str]]:
+def _compiled(patterns: object) -> dict[str, re.Pattern[str]]:
+    if not isinstance(patterns, Mapping) or not is_texts(patterns):
+        raise ConfigurationError("patterns", patterns, "patterns by the name of their rule")
     compiled = {}
     for rule, pattern in patterns.items():
         try:
-            compiled[rule] = re.compile(pattern)
+            compiled[rule] = found = re.compile(pattern)
+            found.search("")  # one for bytes cannot
         except (re.error, TypeError) as error:
             raise ConfigurationError(
                 f"patterns[{rule!r}]", pattern, "a regular expression for str"

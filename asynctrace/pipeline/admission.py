@@ -18,7 +18,7 @@ class Admission:
     """
 
     def __init__(self, lane: str, options: LaneOptions) -> None:
-        self._level = options.level
+        self._level = options.lowest
         self._rule = options.admit
         self._say = partial(say_of_lane, lane)
 

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Literal
 
+from asynctrace.core.allowed import is_positive, is_whole
+from asynctrace.errors import ConfigurationError
+
 BreakerState = Literal["closed", "open", "half-open"]
 """``closed``: tries go through. ``open``: nothing is tried. ``half-open``: one probe goes through, or is on its way."""
 
@@ -19,9 +22,12 @@ class CircuitBreaker:
 
     Args:
         failures: in a row; None: it never opens.
-        cooldown: seconds that it stays open before a probe.
+        cooldown: seconds that it stays open before a probe; above 0.
         now: monotonic seconds.
         uniform: picks a number between two others; tests pass their own.
+
+    Raises:
+        ConfigurationError: an argument is none of these.
 
     Example:
         >>> clock = iter([0.0, 1.0, 30.0, 30.0]).__next__
@@ -39,6 +45,10 @@ class CircuitBreaker:
         now: Callable[[], float] = monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
+        if failures is not None and not is_whole(failures, 1):
+            raise ConfigurationError("failures", failures, "a whole number above 0, or None")
+        if not is_positive(cooldown):
+            raise ConfigurationError("cooldown", cooldown, "a number of seconds above 0")
         self._failures = failures
         self._cooldown = cooldown
         self._now = now

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Literal, get_args
 
+from asynctrace.core.allowed import is_choice, is_number, is_positive, is_whole
 from asynctrace.core.level import Level
 from asynctrace.core.record import Record
 from asynctrace.errors import ConfigurationError
 from asynctrace.pipeline.bounds import Bounds
 from asynctrace.pipeline.retry import RetryPolicy
-from asynctrace.pipeline.rules import Rules, check, whole
+from asynctrace.pipeline.rules import Rules, check
 from asynctrace.pipeline.segments import FSYNC_INTERVAL
 from asynctrace.pipeline.spool import MAX_AGE, MAX_BYTES
 from asynctrace.ports import Safety
@@ -60,8 +61,8 @@ class LaneOptions:
             the backlog, or goes where ``when_full`` says; None: never.
         breaker_cooldown: seconds of that while; then one write is tried, and its answer decides whether more follow.
         surprises: tries for errors that no sink should raise.
-        level: the lowest level that the lane takes, however high that of a run is; None: what each run asks for.
-            Structural records always pass.
+        level: the lowest level that the lane takes, by name or number, however high that of a run is; None: what
+            each run asks for. Structural records always pass.
         admit: a rule that decides for each log record whether the lane takes it; None takes all.
         mark_every: records between two marks in the store.
         spool_max_bytes: bytes that the lane may keep on disk; a tenth is reserved for level error and above.
@@ -91,7 +92,7 @@ class LaneOptions:
     breaker_failures: int | None = None
     breaker_cooldown: float = 15.0
     surprises: int = 3
-    level: Level | None = None
+    level: Level | str | int | None = None
     admit: Callable[[Record], bool] | None = None
     mark_every: int = 10_000
     spool_max_bytes: int = MAX_BYTES
@@ -101,6 +102,13 @@ class LaneOptions:
 
     def __post_init__(self) -> None:
         check("LaneOptions", self, _RULES)
+        if self.level is not None:
+            try:
+                object.__setattr__(self, "level", Level.parse(self.level))
+            except ConfigurationError as error:
+                raise ConfigurationError(
+                    "LaneOptions.level", self.level, f"{error.allowed}, or None"
+                ) from None
         for name, bound, name_of_most, most in (
             ("high_water", self.high_water, "capacity", self.capacity),
             ("high_water_bytes", self.high_water_bytes, "capacity_bytes", self.capacity_bytes),
@@ -111,40 +119,45 @@ class LaneOptions:
                 )
 
     @property
+    def lowest(self) -> Level | None:
+        """The level as such; None: what each run asks for."""
+        return None if self.level is None else Level.parse(self.level)
+
+    @property
     def bounds(self) -> Bounds:
         """How much the backlog holds: what is given, and what follows from it."""
         return Bounds.of(self.high_water, self.high_water_bytes, self.capacity, self.capacity_bytes)
 
 
 _RULES: Rules = (
-    (("linger", "patience"), lambda value: 0 <= value < inf, "a number of seconds from 0"),
-    (("breaker_cooldown",), lambda value: 0 < value < inf, "a number of seconds above 0"),
-    (("spool_max_age",), lambda value: value > 0, "a number of seconds above 0"),
+    (("linger", "patience"), is_number, "a number of seconds from 0"),
+    (("breaker_cooldown",), is_positive, "a number of seconds above 0"),
+    (("spool_max_age",), lambda value: is_positive(value, inf), "a number of seconds above 0"),
     (
         ("write_timeout",),
-        lambda value: value is None or 0 < value < inf,
+        lambda value: value is None or is_positive(value),
         "a number of seconds above 0, or None",
     ),
     (
         ("spool_fsync",),
-        lambda value: value is None or 0 <= value < inf,
+        lambda value: value is None or is_number(value),
         "a number of seconds from 0, or None",
     ),
     (
         ("trigger", "max_records", "max_bytes", "short", "surprises", "mark_every"),
-        lambda value: whole(value, 1),
+        lambda value: is_whole(value, 1),
         "a whole number above 0",
     ),
     (
         ("high_water", "high_water_bytes", "capacity", "capacity_bytes", "breaker_failures"),
-        lambda value: value is None or whole(value, 1),
+        lambda value: value is None or is_whole(value, 1),
         "a whole number above 0, or None",
     ),
-    (("spool_max_bytes",), lambda value: whole(value, 0), "a whole number from 0"),
-    (("when_full",), lambda value: value in get_args(WhenFull), ", ".join(get_args(WhenFull))),
+    (("spool_max_bytes",), lambda value: is_whole(value, 0), "a whole number from 0"),
+    (("when_full",), lambda value: is_choice(value, get_args(WhenFull)), ", ".join(get_args(WhenFull))),
     (
         ("safety",),
-        lambda value: value is None or value in get_args(Safety),
+        lambda value: value is None or is_choice(value, get_args(Safety)),
         f"{', '.join(get_args(Safety))}, or None",
     ),
     (("retry",), lambda value: isinstance(value, RetryPolicy), "a RetryPolicy"),

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
-from asynctrace.pipeline.rules import Rules, check, whole
+from asynctrace.core.allowed import is_number, is_positive, is_whole
+from asynctrace.pipeline.rules import Rules, check
 
 DEFAULT_BASE = 0.1
 DEFAULT_CEILING = 30.0
@@ -68,7 +69,11 @@ class RetryPolicy:
 
 
 _RULES: Rules = (
-    (("base", "ceiling"), lambda value: 0 <= value < inf, "a number of seconds from 0"),
-    (("attempts",), lambda value: value is None or whole(value, 1), "a whole number above 0, or None"),
-    (("total",), lambda value: value is None or value > 0, "a number of seconds above 0, or None"),
+    (("base", "ceiling"), is_number, "a number of seconds from 0"),
+    (("attempts",), lambda value: value is None or is_whole(value, 1), "a whole number above 0, or None"),
+    (
+        ("total",),
+        lambda value: value is None or is_positive(value, inf),
+        "a number of seconds above 0, or None",
+    ),
 )

@@ -143,7 +143,7 @@ class Roster:
             follower(lowest)
 
     def _lowest_level(self) -> int | None:
-        levels = [lane.options.level for lane in self.lanes if lane.options.level is not None]
+        levels = [level for lane in self.lanes if (level := lane.options.lowest) is not None]
         return min(levels, default=None)
 
     def _tell_level(self) -> None:

@@ -25,17 +25,5 @@ def check(owner: str, options: object, rules: Rules) -> None:
     for names, is_right, allowed in rules:
         for name in names:
             value = getattr(options, name)
-            if not _holds(is_right, value):
+            if not is_right(value):
                 raise ConfigurationError(f"{owner}.{name}", value, allowed)
-
-
-def whole(value: object, least: int) -> bool:
-    """Whether it is a whole number from that one on."""
-    return isinstance(value, int) and value >= least
-
-
-def _holds(is_right: Callable[[Any], bool], value: object) -> bool:
-    try:
-        return is_right(value)
-    except TypeError:  # no number at all
-        return False

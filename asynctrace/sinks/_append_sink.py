@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Literal, ParamSpec, TypeVar, get_args
 
+from asynctrace.core.allowed import is_choice, is_whole
 from asynctrace.core.batch import Batch, Mark
 from asynctrace.core.record import Record
 from asynctrace.errors import ConfigurationError, SinkClosedError, TransientSinkError
@@ -53,9 +54,9 @@ class AppendSink(LocalSink):
     def __init__(
         self, directory: str, *, max_open_files: int, durability: Durability, rotation: Rotation = NEVER
     ) -> None:
-        if max_open_files < 1:
-            raise ConfigurationError("max_open_files", max_open_files, "a number from 1")
-        if durability not in get_args(Durability):
+        if not is_whole(max_open_files, 1):
+            raise ConfigurationError("max_open_files", max_open_files, "a whole number from 1")
+        if not is_choice(durability, get_args(Durability)):
             raise ConfigurationError("durability", durability, " or ".join(get_args(Durability)))
         self._directory = directory
         self._max_open_files = max_open_files
@@ -234,18 +235,6 @@ class _Tidier:
 
     def abandon(self) -> None:
         self._worker.shutdown()
-
-
-def checked_path(path: str | os.PathLike[str]) -> str:
-    """The absolute path.
-
-    Raises:
-        ConfigurationError: it is empty or holds a NUL.
-    """
-    name = os.fspath(path)
-    if not name or "\0" in name:
-        raise ConfigurationError("path", name, "the path of a file or directory")
-    return os.path.abspath(name)
 
 
 def _joined(parts: Mapping[str, list[bytes]]) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from asynctrace.core.query import EVERYTHING, Query
 from asynctrace.core.record import Record
 from asynctrace.core.summary import RunSummary
 from asynctrace.errors import StoreError
-from asynctrace.sinks._append_sink import checked_path
+from asynctrace.sinks._paths import checked_path
 from asynctrace.worker import Worker
 
 P = ParamSpec("P")

@@ -16,6 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, cast, get_args
 
+from asynctrace.core.allowed import is_choice, is_positive, is_whole
 from asynctrace.errors import ConfigurationError
 from asynctrace.sinks._pruned import last_deleted, path_of
 
@@ -49,13 +50,13 @@ class Rotation:
     exempt: str = ""
 
     def __post_init__(self) -> None:
-        if self.size is not None and self.size < 1:
-            raise ConfigurationError("rotate_bytes", self.size, "a number of bytes from 1")
-        if self.every is not None and not 0 < self.every < float("inf"):
+        if self.size is not None and not is_whole(self.size, 1):
+            raise ConfigurationError("rotate_bytes", self.size, "a whole number of bytes from 1")
+        if self.every is not None and not is_positive(self.every):
             raise ConfigurationError("rotate_every", self.every, "a number of seconds above 0")
-        if self.keep is not None and self.keep < 0:
-            raise ConfigurationError("keep", self.keep, "a number of files from 0")
-        if self.compress not in get_args(Compression):
+        if self.keep is not None and not is_whole(self.keep, 0):
+            raise ConfigurationError("keep", self.keep, "a whole number of files from 0")
+        if not is_choice(self.compress, get_args(Compression)):
             raise ConfigurationError("compress", self.compress, " or ".join(get_args(Compression)))
 
     @property

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
+from asynctrace.core.allowed import is_number
 from asynctrace.core.batch import Mark
 from asynctrace.core.numbers import Numbers, in_ranges
 from asynctrace.core.query import EVERYTHING, Query
 from asynctrace.core.record import Record
 from asynctrace.core.summary import RunSummary
 from asynctrace.errors import ConfigurationError, StoreError
+from asynctrace.sinks._paths import checked_path
 from asynctrace.sinks._sqlite_errors import as_store_errors, is_busy
 from asynctrace.sinks._sqlite_file import StoreFile
 from asynctrace.sinks._sqlite_pruning import MARK, Merging, Removal, rows_before
@@ -54,12 +56,9 @@ class SQLiteReader:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, busy_timeout: float = _BUSY_TIMEOUT) -> None:
-        name = os.fspath(path)
-        if not name or "\0" in name:
-            raise ConfigurationError("path", name, "the path of a file")
-        if not 0 <= busy_timeout <= 86_400:
+        self.path = checked_path(path, "the path of a file")
+        if not is_number(busy_timeout, 0, 86_400):
             raise ConfigurationError("busy_timeout", busy_timeout, "seconds, from 0 to 86400")
-        self.path = os.path.abspath(name)
         self._busy_timeout = busy_timeout
 
     def __repr__(self) -> str:

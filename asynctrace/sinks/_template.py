@@ -69,6 +69,8 @@ class Template:
     """
 
     def __init__(self, text: str) -> None:
+        if not isinstance(text, str):
+            raise ConfigurationError("format", text, "a format string")
         self.text = text
         self._fields: list[tuple[str, str, str, str]] = []  # literal before it, key, format, conversion
         columns: dict[str, Any] = RecordDecoder().from_dict(_SAMPLE).to_dict()

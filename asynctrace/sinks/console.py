@@ -10,6 +10,7 @@ import sys
 import time
 from typing import Literal, Protocol, get_args
 
+from asynctrace.core.allowed import is_choice
 from asynctrace.core.batch import Batch
 from asynctrace.errors import (
     ConfigurationError,
@@ -48,14 +49,18 @@ class ConsoleSink(LocalSink):
         color: see :data:`Color`.
 
     Raises:
-        ConfigurationError: ``color`` is none of these.
+        ConfigurationError: an argument is none of these.
     """
 
     safety = "memory"
 
     def __init__(self, *, stream: TextStream | None = None, color: Color = "auto") -> None:
-        if color not in get_args(Color):
+        if not is_choice(color, get_args(Color)):
             raise ConfigurationError("color", color, ", ".join(get_args(Color)))
+        if stream is not None and not all(
+            callable(getattr(stream, verb, None)) for verb in ("write", "flush")
+        ):
+            raise ConfigurationError("stream", stream, "an object with write and flush, or None")
         self._stream = stream
         self._color = color
         self._output: _Output | None = None

@@ -30,13 +30,14 @@ from asynctrace.core.record import Kind, Record
 from asynctrace.core.slice import Slice
 from asynctrace.core.summary import RunSummary
 from asynctrace.errors import StoreError
-from asynctrace.sinks._append_sink import AppendSink, Durability, Parts, checked_path
+from asynctrace.sinks._append_sink import AppendSink, Durability, Parts
 from asynctrace.sinks._directory_lock import DirectoryLock
 from asynctrace.sinks._files import AppendFiles, most_open_files
 from asynctrace.sinks._folders import PREFIX, folder_of
 from asynctrace.sinks._line_reader import LineReader, size_of
 from asynctrace.sinks._lines import Lines
 from asynctrace.sinks._marks import merged, pruned_marks
+from asynctrace.sinks._paths import checked_path
 from asynctrace.sinks._replacement import put_in_place
 from asynctrace.sinks._rotation import Compression, Rotation
 from asynctrace.sinks._select import RunScan, in_order, newest_first

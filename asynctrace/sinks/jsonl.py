@@ -18,10 +18,11 @@ from asynctrace.core.record import Record
 from asynctrace.core.summary import RunSummary
 from asynctrace.errors import StoreError
 from asynctrace.sinks import _pruned
-from asynctrace.sinks._append_sink import AppendSink, Durability, Parts, checked_path
+from asynctrace.sinks._append_sink import AppendSink, Durability, Parts
 from asynctrace.sinks._directory_lock import DirectoryLock
 from asynctrace.sinks._line_reader import LineReader, size_of
 from asynctrace.sinks._lines import Lines
+from asynctrace.sinks._paths import checked_path
 from asynctrace.sinks._rewriting import Rewriting, remove
 from asynctrace.sinks._rotation import Compression, Rotation, number_of, rotated
 from asynctrace.sinks._select import RunScan, in_order, newest_first

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator
 
+from asynctrace.core.allowed import is_whole
 from asynctrace.core.batch import Batch, Mark
 from asynctrace.core.numbers import Numbers, in_ranges
 from asynctrace.core.query import EVERYTHING, Query
@@ -37,8 +38,10 @@ class MemorySink(LocalSink):
     safety = "memory"
 
     def __init__(self, *, max_records: int | None = None) -> None:
-        if max_records is not None and max_records < 1:
-            raise ConfigurationError("max_records", max_records, "a number from 1; leave it out for all")
+        if max_records is not None and not is_whole(max_records, 1):
+            raise ConfigurationError(
+                "max_records", max_records, "a whole number from 1; leave it out for all"
+            )
         self._max_records = max_records
         self._records: deque[Record] = deque()
         self._keys: set[tuple[str, int]] = set()

@@ -6,9 +6,11 @@ import asyncio
 import os
 from typing import Any, Literal
 
+from asynctrace.core.allowed import is_choice, is_number, is_whole
 from asynctrace.core.batch import Batch
 from asynctrace.errors import ConfigurationError, PartialWriteError, SinkClosedError
 from asynctrace.ports import LocalSink
+from asynctrace.sinks._paths import checked_path
 from asynctrace.sinks._sqlite_errors import as_sink_errors
 from asynctrace.sinks._sqlite_file import StoreFile
 from asynctrace.sinks._sqlite_insert import Inserter, Rows
@@ -53,16 +55,13 @@ class SQLiteSink(LocalSink):
         busy_timeout: float = _BUSY_TIMEOUT,
         cache_size: int = _CACHE_SIZE,
     ) -> None:
-        name = os.fspath(path)
-        if not name or "\0" in name:
-            raise ConfigurationError("path", name, "the path of a file")
-        if synchronous not in ("normal", "full"):
+        self.path = checked_path(path, "the path of a file")
+        if not is_choice(synchronous, ("normal", "full")):
             raise ConfigurationError("synchronous", synchronous, "normal, full")
-        if not 0 <= busy_timeout <= 86_400:
+        if not is_number(busy_timeout, 0, 86_400):
             raise ConfigurationError("busy_timeout", busy_timeout, "seconds, from 0 to 86400")
-        if cache_size < 1024:
-            raise ConfigurationError("cache_size", cache_size, "bytes, from 1024")
-        self.path = os.path.abspath(name)
+        if not is_whole(cache_size, 1024):
+            raise ConfigurationError("cache_size", cache_size, "a whole number of bytes from 1024")
         self.safety = "disk" if synchronous == "full" else "process"
         self._options: dict[str, Any] = {
             "synchronous": synchronous,
