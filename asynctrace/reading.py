@@ -173,9 +173,7 @@ async def afind_trace(run_id: str, store: str | Reader | None = None) -> StoredR
     try:
         summary = await reader.find(wanted)
         if summary is None:
-            raise TraceNotFoundError(
-                wanted, registry.shown(store) if isinstance(store, str) else repr(reader)
-            )
+            raise TraceNotFoundError(wanted, registry.shown(store) if isinstance(store, str) else str(reader))
         return StoredRun(summary, tuple([record async for record in reader.records(wanted, Query())]))
     finally:
         _warn_of_problems(reader)
@@ -188,8 +186,8 @@ def _warn_of_problems(reader: Reader) -> None:
         for problem in reader.problems():
             diagnostics.say(
                 logging.WARNING,
-                ("unreadable", repr(reader), problem),
-                "%r: not all could be read: %s",
+                ("unreadable", str(reader), problem),
+                "%s: not all could be read: %s",
                 reader,
                 problem,
             )

@@ -71,7 +71,7 @@ class Retention:
         if self.max_bytes:
             if not isinstance(reader, SizedReader):
                 raise ConfigurationError(
-                    "max_bytes", self.max_bytes, f"0, for {reader!r} does not tell its size"
+                    "max_bytes", self.max_bytes, f"0, for {reader} does not tell its size"
                 )
             size = await reader.used_bytes()
             if size > self.max_bytes:

@@ -304,7 +304,10 @@ class Trace(Emitter):
         return self.pipeline.sinks(kind)
 
     def add_sink(self, sink: SinkLike, *, level: Level | str | int | None = None) -> AnySink:
-        """Send the records from now on to this sink too; gives it back, for :meth:`remove_sink`.
+        """Send the records to come to this sink too; gives it back, for :meth:`remove_sink`.
+
+        So are those that are still queued: recorded before, and not yet handed to the other sinks. A ``flush`` before
+        it leaves none of them.
 
         It is added to the pipeline, so that it also receives what other traces on the same pipeline record.
         Sharing ends there: who names the old sinks from now on gets a pipeline of its own.

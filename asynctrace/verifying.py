@@ -107,7 +107,7 @@ async def averify(store: str | Reader | None = None) -> Verification:
         if owned:
             await reader.aclose()
     return Verification(
-        store=registry.shown(store) if isinstance(store, str) else repr(reader),
+        store=registry.shown(store) if isinstance(store, str) else str(reader),
         producers=tuple(
             accounts[producer].balance(unfinished.get(producer, ())) for producer in sorted(accounts)
         ),

@@ -348,3 +348,10 @@ def test_show_finds_an_id_that_is_no_text(url: str, here: Here) -> None:
         shown = here("show", wanted, "--store", url)
         assert (shown.code, shown.err) == (0, "")
         assert "served" in shown.out
+
+
+def test_messages_name_the_default_store_by_its_path(tmp_path: Path) -> None:
+    told = run("demo", cwd=tmp_path)
+    assert f"recorded in {tmp_path / 'asynctrace.db'}\n" in told.out
+    told = run("show", "nope", cwd=tmp_path)
+    assert (told.code, told.err) == (1, f"asynctrace: no run 'nope' in {tmp_path / 'asynctrace.db'}\n")

@@ -96,5 +96,4 @@ def _tell(
 
 
 def _default_name() -> str:
-    reader = asynctrace.open_store()
-    return repr(reader)
+    return str(asynctrace.open_store())

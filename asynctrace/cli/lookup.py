@@ -71,7 +71,7 @@ async def find_run(reader: Reader, wanted: str, store: str | None = None) -> Run
 
 def _not_found(reader: Reader, wanted: str, store: str | None) -> TraceNotFoundError:
     tell(problems_of(reader))  # it may be what could not be read
-    return TraceNotFoundError(wanted, store or repr(reader))
+    return TraceNotFoundError(wanted, store or str(reader))
 
 
 async def _outermost(reader: Reader, summary: RunSummary) -> RunSummary:

@@ -44,6 +44,9 @@ class LineReader(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._path!r})"
 
+    def __str__(self) -> str:
+        return self._path
+
     def runs(self, query: Query = EVERYTHING) -> AsyncIterator[RunSummary]:
         """Runs with at least one record that the query admits, newest first by their last record.
 
@@ -99,7 +102,7 @@ class LineReader(ABC):
         try:
             return await self._worker.run(self._prune, older_than_ns)
         except OSError as error:
-            raise StoreError(f"{self!r}: {error}") from error
+            raise StoreError(f"{error.filename or self}: {error.strerror or error}") from error
 
     async def used_bytes(self) -> int:
         """Bytes of all files of the store, as they lie on the disk.
@@ -110,7 +113,7 @@ class LineReader(ABC):
         try:
             return await self._worker.run(self._used_bytes)
         except OSError as error:
-            raise StoreError(f"{self!r}: {error}") from error
+            raise StoreError(f"{error.filename or self}: {error.strerror or error}") from error
 
     def problems(self) -> tuple[str, ...]:
         """What the questions so far could not read, unless a run that they found tells it; in words."""

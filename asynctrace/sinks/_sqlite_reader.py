@@ -64,6 +64,9 @@ class SQLiteReader:
     def __repr__(self) -> str:
         return f"<SQLiteReader {self.path}>"
 
+    def __str__(self) -> str:
+        return self.path
+
     async def runs(self, query: Query = EVERYTHING) -> AsyncIterator[RunSummary]:
         """Runs with at least one record that the query admits, newest first by their last record.
 

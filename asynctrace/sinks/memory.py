@@ -141,6 +141,9 @@ class MemoryReader:
     def __repr__(self) -> str:
         return f"MemoryReader({self._sink!r})"
 
+    def __str__(self) -> str:
+        return "memory"
+
     async def runs(self, query: Query = EVERYTHING) -> AsyncIterator[RunSummary]:
         """Runs with at least one record that the query admits, newest first."""
         scans: dict[str, RunScan] = {}
