@@ -8,9 +8,11 @@ import re
 import select
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from lane_kit import until
 
 from asynctrace.core.batch import Batch
 from asynctrace.core.exceptions import ExceptionInfo
@@ -207,6 +209,47 @@ class TestStreams:
             with pytest.raises(TransientSinkError, match="nobody reads"):
                 ConsoleSink(stream=pipe).write_now(make_batch())
             os.close(reading)  # ends the thread that is still stuck
+
+    @pytest.mark.timeout(30)
+    @pytest.mark.parametrize("how", ["last resort", "again", "again, opened anew"])
+    def test_a_batch_whose_writing_was_left_behind_is_shown_once(self, how: str) -> None:
+        reading, writing = os.pipe()
+        batch = make_batch(2_000)
+
+        async def main(sink: ConsoleSink) -> None:
+            await sink.open()
+            stuck = asyncio.ensure_future(sink.write(batch))
+            full = select.poll()
+            full.register(writing, select.POLLOUT)
+            while full.poll(0):  # noqa: ASYNC110 - the loop runs on while the pipe fills and the write waits
+                await asyncio.sleep(0)
+            stuck.cancel()
+            await asyncio.wait({stuck})
+            if how == "last resort":
+                again = asyncio.ensure_future(asyncio.to_thread(sink.write_now, batch))
+            else:
+                if how == "again, opened anew":
+                    await sink.open()
+                again = asyncio.ensure_future(sink.write(batch))
+            reader.start()
+            await again
+            await sink.aclose()
+
+        got: list[bytes] = []
+        reader = threading.Thread(target=lambda: got.extend(iter(lambda: os.read(reading, 65_536), b"")))
+        with open(writing, "w", encoding="utf-8") as pipe:
+            asyncio.run(main(ConsoleSink(stream=pipe)))
+        until(lambda: not reader.is_alive())  # when the last descriptor of the pipe is closed
+        os.close(reading)
+        numbers = [int(line.split()[3]) for line in b"".join(got).splitlines()]
+        assert numbers == list(range(2_000))
+
+    def test_a_batch_that_comes_again_after_others_is_shown_again(self) -> None:
+        stream = io.StringIO()
+        sink = ConsoleSink(stream=stream)
+        for batch in (first := make_batch(2), first, make_batch(3), first):
+            sink.write_now(batch)
+        assert stream.getvalue().count("\n") == 7
 
     @pytest.mark.timeout(30)
     def test_a_pipe_that_nobody_reads_does_not_hold_back_the_end_of_the_program(self) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import io
 import os
-import select
 import sys
+import threading
 import time
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 from asynctrace.core.allowed import is_choice
 from asynctrace.core.batch import Batch
@@ -21,28 +21,22 @@ from asynctrace.errors import (
 )
 from asynctrace.ports import LocalSink
 from asynctrace.sinks._painter import Painter
+from asynctrace.sinks._printing import NOBODY_READS, Printing, TextStream
 from asynctrace.worker import Worker
 
 Color = Literal["auto", "always", "never"]
 """``auto``: colours on a terminal only. ``always``: also in a pipe. ``never``: nowhere."""
 
 _GONE = (errno.EPIPE, errno.EBADF, errno.ENXIO)  # the reader of the pipe, or the terminal, has gone for good
-_AT_ONCE = 4096  # bytes that a pipe takes without waiting once it is ready (Linux: PIPE_BUF)
 _PATIENCE = 1.0  # seconds that the end of the program waits for a pipe that nobody reads
-
-
-class TextStream(Protocol):
-    """What the console needs of a stream."""
-
-    def write(self, text: str, /) -> object: ...
-    def flush(self) -> object: ...
 
 
 class ConsoleSink(LocalSink):
     """Writes records as readable lines, spans with their durations, exceptions with their stacks.
 
     Control characters are escaped: no message can drive the terminal. A pipe that nobody reads holds back
-    this sink's own thread only. Written at least once: a batch that comes again is shown again.
+    this sink's own thread only. A batch that comes right again, because nobody knew how far its writing had come, is
+    taken up where it was; one that comes again after others is shown again.
 
     Args:
         stream: where to; left out, ``sys.stderr`` as it is when the sink opens.
@@ -64,6 +58,9 @@ class ConsoleSink(LocalSink):
         self._stream = stream
         self._color = color
         self._output: _Output | None = None
+        self._printing: Printing | None = None
+        self._lock = threading.Lock()  # of the stream: a thread that is left behind may still be at it
+        self._process = os.getpid()
 
     def __repr__(self) -> str:
         return f"ConsoleSink(color={self._color!r})"
@@ -89,10 +86,12 @@ class ConsoleSink(LocalSink):
         output = self._output
         if output is None:
             raise SinkClosedError(f"{self!r} is not open")
+        printing, first = self._printing_of(batch, output.stream), 0
         async for part in batch.slices():
-            text = "".join(map(output.painter.line, part))
+            printing.paint(output.painter, part, first)
+            first += len(part)
             try:
-                await output.worker.run(_put, output.stream, output.descriptor, text, None)
+                await output.worker.run(self._put, printing, output.descriptor, None)
             except (OSError, ValueError) as error:
                 raise _translate(error) from error
             except RuntimeError as error:
@@ -114,11 +113,33 @@ class ConsoleSink(LocalSink):
             return
         stream = self._target()
         painter = self._output.painter if self._output is not None else _painter(stream, self._color)
-        text = "".join(map(painter.line, batch))
+        printing = self._printing_of(batch, stream)
+        printing.paint(painter, batch, 0)
         try:
-            _put(stream, _descriptor(stream), text, _PATIENCE)
+            self._put(printing, _descriptor(stream), _PATIENCE)
         except (OSError, ValueError) as error:
             raise _translate(error) from error
+
+    def _printing_of(self, batch: Batch, stream: TextStream) -> Printing:
+        """What was begun of the batch, if it is the last one; else a new beginning."""
+        if self._process != os.getpid():  # a forked child: the thread that holds the lock is the parent's
+            self._process = os.getpid()
+            self._lock = threading.Lock()
+            self._printing = None
+        printing = self._printing
+        if printing is None or not printing.is_of(batch, stream):
+            printing = self._printing = Printing(batch, stream)
+        return printing
+
+    def _put(self, printing: Printing, descriptor: int | None, patience: float | None) -> None:
+        """Write what is left; who waited for another thread to write it may find nothing."""
+        deadline = None if patience is None else time.monotonic() + patience
+        if not self._lock.acquire(timeout=-1 if patience is None else patience):
+            raise TimeoutError(errno.ETIMEDOUT, NOBODY_READS)
+        try:
+            printing.put(descriptor, deadline)
+        finally:
+            self._lock.release()
 
     def _target(self) -> TextStream:
         stream = self._stream or sys.stderr
@@ -158,35 +179,6 @@ def _painter(stream: TextStream, color: Color) -> Painter:
 def _is_terminal(stream: TextStream) -> bool:
     isatty = getattr(stream, "isatty", None)
     return isatty is not None and bool(isatty())
-
-
-def _put(stream: TextStream, descriptor: int | None, text: str, patience: float | None) -> None:
-    stream.flush()  # what the program itself wrote comes first
-    if descriptor is None:
-        stream.write(text)
-        stream.flush()
-        return
-    # Past the stream's own buffer: a thread that is stuck in it keeps its lock, and the interpreter dies of
-    # that lock at its end.
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    rest = memoryview(text.encode(encoding, "backslashreplace"))
-    deadline = None if patience is None else time.monotonic() + patience
-    while rest:
-        _wait(descriptor, deadline)
-        try:
-            rest = rest[os.write(descriptor, rest[:_AT_ONCE]) :]
-        except BlockingIOError:
-            continue  # somebody made it non-blocking, and it is full
-
-
-def _wait(descriptor: int, deadline: float | None) -> None:
-    if not hasattr(select, "poll"):
-        return  # Windows looks at sockets only
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    timeout = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-    if not poll.poll(timeout):
-        raise TimeoutError(errno.ETIMEDOUT, "nobody reads the console's pipe")
 
 
 def _descriptor(stream: TextStream) -> int | None:
