@@ -302,7 +302,7 @@ def make_query(
 
 
 def _moment(name: str, moment: Moment | None) -> int | None:
-    if moment is None or type(moment) is int:
+    if moment is None or (isinstance(moment, int) and not isinstance(moment, bool)):
         return moment
     try:
         if isinstance(moment, datetime):

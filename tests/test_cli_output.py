@@ -253,6 +253,15 @@ def test_what_cannot_be_said_on_standard_error_changes_no_exit_code(store: str) 
                 timeout=SECONDS,
             )
         assert done.returncode == code
+    with FULL.open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "asynctrace", "runs"],
+            stdout=full,
+            stderr=full,
+            env=clean_environment(ASYNCTRACE_SINKS=store),
+            timeout=SECONDS,
+        )
+    assert done.returncode == 7
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell that closes descriptors")

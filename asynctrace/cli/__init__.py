@@ -28,13 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     from asynctrace.cli.output import watched
 
-    try:
-        with watched():
-            return _run(arguments)
-    except OutputClosedError:
-        return Exit.BROKEN_PIPE
-    except OutputFailedError as error:
-        return _say(str(error), Exit.OUTPUT)
+    with watched():
+        return _run(arguments)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -42,6 +37,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         from asynctrace.cli.app import run
 
         return run(arguments)
+    except OutputClosedError:
+        return Exit.BROKEN_PIPE
+    except OutputFailedError as error:
+        return _say(str(error), Exit.OUTPUT)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except TraceNotFoundError as error:

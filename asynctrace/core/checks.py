@@ -13,7 +13,7 @@ def whole_number(name: str, value: object, least: int) -> int:
     Raises:
         ConfigurationError: it is something else.
     """
-    if type(value) is not int or value < least:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(name, value, f"a whole number from {least}")
     return value
 
