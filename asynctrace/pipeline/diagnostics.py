@@ -37,14 +37,29 @@ class Diagnostics:
             message: %-format.
             args: for the format.
         """
-        now = self._now()
-        last, suppressed = self._last.get(cause, (float("-inf"), 0))
-        if now - last < INTERVAL:
-            self._last[cause] = (last, suppressed + 1)
+        _, suppressed = self._last.get(cause, (0.0, 0))
+        if not self.is_due(cause):
             return
-        self._last[cause] = (now, 0)
         if suppressed:
             message += f" ({suppressed} more since the last message)"
+        self.speak(level, message, *args)
+
+    def is_due(self, cause: tuple[str, ...]) -> bool:
+        """Whether the cause may be said now, which begins its next interval; otherwise it is counted."""
+        now = self._now()
+        last, suppressed = self._last.get(cause, (float("-inf"), 0))
+        due = now - last >= INTERVAL
+        self._last[cause] = (now, 0) if due else (last, suppressed + 1)
+        return due
+
+    def speak(self, level: int, message: str, *args: object) -> None:
+        """Log the message, whatever was said before.
+
+        Args:
+            level: a number of :mod:`logging`.
+            message: %-format, if there are arguments.
+            args: for the format.
+        """
         token = speaking.set(True)
         try:
             logger.log(level, "%s", redactor.redact_text(message % args if args else message))

@@ -236,6 +236,7 @@ class Lane:
         self._deadline = self._limit = None  # whoever was ending there will not come back
         self._spillway.rehome()
         self._delivery.rehome()
+        self._settlement.losses.rehome()
 
     # -- delivery --------------------------------------------------------------------------------------------
 
@@ -364,8 +365,10 @@ class Lane:
         return _TO_THE_DISK + (LAST_RESORT if isinstance(self.sink, LocalSink) else 0.0)
 
     async def _end(self, deadline: Deadline) -> None:
+        self._settlement.losses.hold()
         went_well = await self._last_writes.write(monotonic() + deadline.left() + LAST_RESORT)
         self._spillway.put_away("not delivered in time" if went_well else FAILED)
+        self._settlement.losses.tell()
         if self._shelter is not None:
             await self._shelter.settle()
         await self._delivery.aclose(deadline)
@@ -373,15 +376,19 @@ class Lane:
     def finish_now(self) -> None:
         """Deliver what there is with plain blocking calls; what cannot be goes to the spool."""
         self._end_range()
+        self._settlement.losses.hold()
         went_well = self._last_writes.write_now()
         self._spillway.put_away("loop ended" if went_well else FAILED)
+        self._settlement.losses.tell()
         if self._shelter is not None:
             self._shelter.settle_now()
 
     def abandon(self, reason: str) -> None:
         """Spool what is left: the sink hangs, and nobody waits for it any more."""
         self._delivery.rehome()  # what it may answer later is nobody's
+        self._settlement.losses.hold()
         self._spillway.put_away(reason)
+        self._settlement.losses.tell()
 
     def say(self, message: str, *args: object) -> None:
         """Tell the people who look after the program, once a while."""
@@ -394,6 +401,7 @@ class Lane:
                 self._shelter.release()
             except OSError as error:
                 self._say(error, "the spool cannot be closed: %r", error)
+        self._settlement.losses.tell()
         self.watch.end()
 
     def _end_range(self) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from functools import partial
 
 from asynctrace.core.record import Record
 from asynctrace.core.run import RunContext
 from asynctrace.errors import PartialWriteError, SinkError
 from asynctrace.pipeline.backlog import Backlog, Load
-from asynctrace.pipeline.diagnostics import say_of_lane
 from asynctrace.pipeline.ledger import LaneCounts
+from asynctrace.pipeline.losses import Losses
 from asynctrace.pipeline.options import LaneOptions
 from asynctrace.pipeline.reasons import in_words, with_stack
 from asynctrace.pipeline.shelter import Shelter
@@ -71,7 +70,7 @@ class Settlement:
         self._watch = watch
         self._untold = 0  # dropped for want of room since the stream was last told
         self._untold_run: RunContext | None = None
-        self._say = partial(say_of_lane, lane)
+        self.losses = Losses(lane)
 
     def owes_marks(self) -> bool:
         """Whether marks wait for a batch to carry them."""
@@ -86,7 +85,7 @@ class Settlement:
 
     def no_room(self, dropped: Sequence[Record]) -> None:
         """The backlog was full: these were dropped by the lane's policy."""
-        self._counts.dropped[self._full] += len(dropped)
+        self._count_dropped(len(dropped), self._full)
         self._untold += len(dropped)
         self._untold_run = dropped[-1].context
         if self._watch:
@@ -182,12 +181,12 @@ class Settlement:
 
     def _count_dropped(self, count: int, reason: str) -> None:
         self._counts.dropped[reason] += count
-        self._say(None, "%d record(s) dropped: %s", count, reason)
+        self.losses.dropped(count, reason)
 
     def _count_dead(self, records: Sequence[Record], reason: str, traceback: str = "") -> None:
         self._counts.dead += len(records)
         if records:
-            self._say(None, "%d record(s) rejected for good: %s", len(records), reason)
+            self.losses.rejected(len(records), reason)
             self._watch.lost(records, reason)
             if self._shelter is not None:
                 self._shelter.bury(
