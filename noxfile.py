@@ -22,7 +22,7 @@ assert not missing, f"public names that cannot be imported: {missing}"
 print(f"{len(asynctrace.__all__)} public names on Python {sys.version.split()[0]}")
 """
 
-LONG_RUNS = "ASYNCTRACE_LONG_RUNS"
+LONG_RUNS = "LONG_RUNS"
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "docs", "bare", "tests"]

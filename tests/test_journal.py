@@ -33,7 +33,7 @@ from asynctrace.sinks.sqlite import SQLiteSink
 PROGRAM = Path(__file__).parent / "programs" / "journal.py"
 ROOT = Path(__file__).parents[1]
 SECONDS = 60.0
-LONG = os.environ.get("ASYNCTRACE_LONG_RUNS") == "1"
+LONG = os.environ.get("LONG_RUNS") == "1"
 KILLS = 1000 if LONG else 50
 
 
@@ -43,15 +43,16 @@ def said_before() -> None:
 
 
 def start(tmp_path: Path, scenario: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, PROGRAM, scenario, f"sqlite:{tmp_path}/t.db", *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **environment},
-    )
+    with (tmp_path / "stderr").open("ab") as said:  # a pipe that nobody reads would stop it, once full
+        return subprocess.Popen(
+            [sys.executable, PROGRAM, scenario, f"sqlite:{tmp_path}/t.db", *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **environment},
+        )
 
 
 def play(tmp_path: Path, scenario: str, **environment: str) -> int:

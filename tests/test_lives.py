@@ -20,7 +20,7 @@ from asynctrace import Verdict, find_trace, verify
 
 PROGRAM = Path(__file__).parent / "programs" / "lives.py"
 ROOT = Path(__file__).parents[1]
-LONG = bool(os.environ.get("ASYNCTRACE_LONG_RUNS"))
+LONG = bool(os.environ.get("LONG_RUNS"))
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="this system neither kills nor adopts"),

@@ -1,6 +1,6 @@
 """Random schedules of emits, faults, restarts, cancels and ends: the ledger balances, the stores hold what it says.
 
-A few hundred in each run; 10,000 with ``ASYNCTRACE_LONG_RUNS=1`` (``nox -s long``).
+A few hundred in each run; 10,000 with ``LONG_RUNS=1`` (``nox -s long``).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from asynctrace import (
 )
 from asynctrace.testing import faults
 
-LONG = bool(os.environ.get("ASYNCTRACE_LONG_RUNS"))
+LONG = bool(os.environ.get("LONG_RUNS"))
 SCHEDULES = 10_000 if LONG else 300
 
 pytestmark = pytest.mark.timeout(3 * 3600 if LONG else 240)
@@ -542,7 +542,6 @@ def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     # On a file system in memory where there is one: thousands of schedules, each with its fsyncs.
     memory = Path("/dev/shm")
     path = Path(tempfile.mkdtemp(dir=memory if os.access(memory, os.W_OK) else None))
-    monkeypatch.delenv("ASYNCTRACE_LONG_RUNS", raising=False)  # no setting, so a trace would warn of it
     monkeypatch.setenv("ASYNCTRACE_STATE_DIR", str(path / "state"))
     monkeypatch.setenv("ASYNCTRACE_CLOSE_TIMEOUT", "0.05")
     asynctrace.shutdown()
