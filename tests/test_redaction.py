@@ -602,3 +602,184 @@ def test_names_with_a_secret_in_them_lose_it_and_stay_apart() -> None:
     (args,) = redactor.redact_fields(fields).values()
     assert list(args) == ["password=[redacted: password]", "password=[redacted: password] (2)", "retries"]
     assert args["retries"] == 3
+
+
+VENDOR_KEYS = [
+    *(
+        "ghp_",
+        "gho_",
+        "ghu_",
+        "ghs_",
+        "ghr_",
+        "github_pat_11ABCDEFG0_",
+        "glpat-",
+        "xoxb-1234567890-",
+        "xoxp-12-",
+    ),
+    *("xapp-1-A02-", "xoxe.xoxp-1-", "hf_", "npm_", "AIza", "sk_live_", "sk_test_", "sk-proj-1"),
+]
+
+
+@pytest.mark.parametrize("prefix", VENDOR_KEYS)
+def test_keys_of_services_go_wherever_they_stand(prefix: str) -> None:
+    key = prefix + "Zq9xV7hunter2Zq9xV7hunter2Zq9xV7hunter"
+    redactor = Redactor()
+    for text in (key, f"sent {key} to it", f'{{"note": "{key}"}}', f"https://x/{key}/y"):
+        assert redactor.redact_text(text) == text.replace(key, "[redacted: api key]")
+        record = make_record(1, fields={"note": text})
+        redactor.redact([record])
+        assert key not in repr(record.own_fields)
+        assert not Screen(redactor).passes(text, {})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "last_login_of_the_user_was_long_ago_indeed",
+            "xoxo-hugs-and-kisses-to-everybody",
+            "ghs_is_a_prefix",
+        ),
+        *(
+            "npm_config_registry",
+            "hf_transfer enabled",
+            "high_path_app_has_format_hf_x",
+            "the github_pat_ prefix",
+        ),
+        *("glpat- is how they begin", "xapp-lication-settings-file", "AIza", "a sk_live_ key"),
+    ],
+)
+def test_what_only_begins_like_a_key_of_a_service_stays(text: str) -> None:
+    assert Redactor().redact_text(text) == text
+
+
+CARD = 4111111111111111
+
+
+def test_a_card_number_that_is_an_integer_goes_where_its_name_says_so() -> None:
+    fields = {
+        "pan": CARD,
+        "cards": [CARD, 17, [CARD]],
+        "nested": [{"cc": CARD, "PAN": CARD}],
+        "card": 5500000000000004,
+    }
+    mark = "[redacted: credit card]"
+    for mode in ("full", "keys"):
+        record = make_record(1, fields=fields)
+        redactor = Redactor(mode)  # type: ignore[arg-type]
+        redactor.redact([record])
+        assert record.own_fields["pan"] == record.own_fields["card"] == mark
+        assert record.own_fields["cards"][:2] == [mark, 17]
+        assert record.own_fields["nested"] == [{"cc": mark, "PAN": mark}]
+        for alone in ({"pan": CARD}, {"nested": [{"pan": CARD}]}):
+            record = make_record(1, fields=alone)
+            redactor.redact([record])
+            assert str(CARD) not in str(record.own_fields)
+            assert str(CARD).encode() not in Screen(redactor).clean_payload(codec.pack(alone))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"order_id": CARD, "id": CARD, "ids": [CARD], "card_id": CARD, "company": CARD, "span": CARD},
+        {"pan": 4111111111111112, "card": 1234567890123456, "cards": [17, 4_000_000_000_000]},
+        {"card_created_at": 1700000000000000003, "pan": 1700000000003, "cc": 1700000000000000009},
+    ],
+)
+def test_an_integer_that_may_be_an_id_or_a_time_stays(fields: dict[str, Any]) -> None:
+    record = make_record(1, fields=fields)
+    Redactor().redact([record])
+    assert record.own_fields == fields
+
+
+def test_what_follows_the_option_of_a_secret_goes() -> None:
+    argv = [
+        "run",
+        "--user",
+        "ann",
+        "--password",
+        SECRET,
+        "--token=" + SECRET,
+        "-api-key",
+        SECRET,
+        "--password",
+    ]
+    mark_of = {"password": mark("password"), "token": mark("token"), "key": mark("api key")}
+    assert Redactor().redact_fields({"argv": argv})["argv"] == [
+        *("run", "--user", "ann", "--password", mark_of["password"], f"--token={mark_of['token']}"),
+        *("-api-key", mark_of["key"], "--password"),
+    ]
+    innocent = [
+        "--password",
+        "--verbose",
+        "--no-password",
+        "host",
+        "--password-file",
+        "/etc/x",
+        "--author",
+        "ann",
+    ]
+    assert Redactor().redact_fields({"argv": innocent})["argv"] == innocent
+
+
+BYTES = {
+    "headers": [
+        (b"host", b"x"),
+        (b"authorization", f"Bearer {SECRET}".encode()),
+        ("Cookie", f"a={SECRET}".encode()),
+    ],
+    "lists": [[b"x-api-key", SECRET.encode()], [b"accept", b"*/*"]],
+    "by name": {b"password": SECRET.encode(), b"user": b"ann", "token": SECRET.encode()},
+    "pair": {"name": b"Authorization", "value": SECRET.encode()},
+    "body": f'{{"user": "ann", "password": "{SECRET}"}}'.encode(),
+    "view": memoryview(f"postgres://u:{SECRET}@h/db".encode()),
+    "array": bytearray(f"token={SECRET}".encode()),
+    "argv": [b"run", b"--password", SECRET.encode(), f"--token={SECRET}".encode()],
+    "key": {f"password={SECRET}".encode(): 1},
+    "long": b"x" * 2_000_000 + f" password={SECRET}".encode(),
+}
+
+
+class Odd:
+    """What the C encoder does not take: the caller's side takes the long way."""
+
+
+def decoded(value: Any) -> str:
+    """All text in it, base64 of text in clear."""
+    if isinstance(value, dict):
+        return " ".join([*map(decoded, value), *map(decoded, value.values())])
+    if isinstance(value, list | tuple):
+        return " ".join(map(decoded, value))
+    try:
+        return f"{value} {base64.b64decode(str(value), validate=True).decode()}"
+    except ValueError:
+        return str(value)
+
+
+@pytest.mark.parametrize("beside", [{}, {"odd": Odd()}], ids=["C", "Python"])
+@pytest.mark.parametrize("name", BYTES)
+def test_bytes_that_are_text_are_searched(name: str, beside: dict[str, Any]) -> None:
+    payload = codec.pack_any({name: BYTES[name], **beside})[0] if beside else codec.pack({name: BYTES[name]})
+    redactor = Redactor()
+    journaled = Screen(redactor).clean_payload(payload)
+    assert SECRET.encode() not in journaled
+    for form in (codec.canonical(payload, redactor.text_of_bytes), codec.canonical(journaled)):
+        record = record_with(fields=form)
+        redactor.redact([record])
+        assert SECRET not in decoded(record.own_fields)
+    assert sum(redactor.counts.values()) > 0
+    assert all(found.path.startswith("fields") for found in Redactor().explain(fields={name: BYTES[name]}))
+    assert Redactor().explain(fields={name: BYTES[name]})
+
+
+def test_what_is_left_of_bytes_is_base64_of_it() -> None:
+    redactor = Redactor()
+    body = b'{"user": "ann", "password": "' + SECRET.encode() + b'"}'
+    left = base64.b64decode(redactor.text_of_bytes(body))
+    assert left == b'{"user": "ann", "password": "[redacted: password]"}'
+    for harmless in (b"", b"ann", b"session", b"\x00\xff", b"password\xff", "é".encode(), b"token_count"):
+        assert redactor.text_of_bytes(harmless) == base64.b64encode(harmless).decode()
+    assert Redactor("off").text_of_bytes(body) == base64.b64encode(body).decode()
+    assert base64.b64decode(Redactor("keys").text_of_bytes(body)) == body
+    assert Redactor("keys").text_of_bytes(b"Authorization") == "Authorization"
+    assert Redactor(safe_names=["pwd"]).text_of_bytes(b"pwd") == "cHdk"

@@ -3,6 +3,7 @@
 And the other way round: what only looks like a secret stays readable.
 """
 
+import base64
 import gzip
 import json
 import logging
@@ -57,6 +58,17 @@ KINDS = {
     "aws": "AKIASECRET",
     "aws-secret": "aws_secret_access_key = SECRET",
     "github": "ghp_SECRETSECRET",
+    "github-app": "ghs_SECRETSECRET",
+    "github-user": "ghu_SECRETSECRET",
+    "github-oauth": "gho_SECRETSECRET",
+    "github-refresh": "ghr_SECRETSECRET",
+    "github-fine": "github_pat_SECRET_SECRET",
+    "gitlab": "glpat-SECRETSECRET",
+    "slack-bot": "xoxb-1234567890-SECRET",
+    "slack-user": "xoxp-1234567890-SECRET",
+    "slack-app": "xapp-1-SECRET",
+    "hugging-face": "hf_SECRETSECRET",
+    "npm": "npm_SECRETSECRET",
     "stripe": "sk_live_SECRET",
     "google": "AIzaSECRETSECRET",
     "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJSECRET.SECRET",
@@ -86,6 +98,10 @@ INNOCENT = (
 )
 
 
+# What all secrets have in common as it shows in base64, by what stands before it modulo 3.
+IN_BASE64 = [base64.b64encode(b"x" * before + b"HUNTER7XW")[4:12].decode() for before in range(3)]
+
+
 class Plants:
     """Makes secrets that can be told apart, and texts that hold them."""
 
@@ -103,7 +119,8 @@ class Plants:
 
     def found_in(self, data: bytes) -> dict[str, str]:
         """What of it is there, and where it was planted."""
-        return {secret: where for secret, where in self.made.items() if secret.encode() in data}
+        encoded = {text: "in base64" for text in IN_BASE64 if text.encode() in data}
+        return encoded | {secret: where for secret, where in self.made.items() if secret.encode() in data}
 
 
 class Opaque:
@@ -152,8 +169,11 @@ def plant_everywhere(trace: Trace, plants: Plants) -> None:
         trace.info("JSON", body=json.dumps({"outer": [at("a JSON string")]}))
         trace.info("twice", body=json.dumps({"inner": json.dumps({"text": at("JSON in JSON")})}))
         trace.info("bytes", raw=at("bytes").encode())
+        trace.info("bytes", raw=at("bytes, the long way").encode(), odd=Opaque("x"))
+        trace.bind(raw=at("bytes, bound").encode()).info("bytes bound")
         trace.info("an object", thing=Opaque(at("a repr")), error=ValueError(at("an exception as a field")))
         trace.info("a key", mapping={at("a key of a field"): 1})
+        trace.info("arguments of a program", argv=["run", at("an argument of a program"), "-v"])
         trace.info("long", text="x" * 5_000 + " " + at("the middle of a long text") + " " + "y" * 5_000)
         trace.info(
             "columns",
@@ -193,6 +213,12 @@ def plant_everywhere(trace: Trace, plants: Plants) -> None:
         )
         trace.info("by name", login=Login("ann", plants.secret("a dataclass")))
         trace.bind(**{name: plants.secret(f"{name}, bound")}).info("bound")
+        trace.info("by name", argv=["run", f"--{name}", plants.secret(f"{name}, an option"), "-v"])
+        for beside in ({}, {"odd": Opaque("x")}):
+            pair = (name.encode(), plants.secret(f"{name}, a header in bytes").encode())
+            key = {name.encode(): plants.secret(f"{name}, a key in bytes").encode()}
+            trace.info("bytes by name", headers=[(b"host", b"x"), pair], mapping=key, **beside)
+            trace.bind(headers=[pair], mapping=key, **beside).info("bytes bound")
     for card in CARDS:
         trace.info(f"paid with {card}", card=card, nested=[{"text": f"card {card} declined"}])
         plants.made[card] = "a card"
@@ -283,7 +309,9 @@ def sinks_of(out: Path, plants: Plants) -> list[Any]:
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.parametrize("durability", [None, "process"])
 def test_nothing_that_is_written_holds_a_secret(
+    durability: Any,
     out: Path,
     plants: Plants,
     caplog: pytest.LogCaptureFixture,
@@ -297,6 +325,7 @@ def test_nothing_that_is_written_holds_a_secret(
             "run",
             name=plants.text("token", "the name of a run"),
             sinks=[*sinks_of(out, plants), "console:"],
+            durability=durability,
             fields={
                 "dsn": plants.text("postgres", "a field of a run"),
                 "api_key": plants.secret("a field of a run"),
@@ -311,6 +340,7 @@ def test_nothing_that_is_written_holds_a_secret(
 
     assert len(plants.made) > 500
     assert b"t.db-wal" in open_stores
+    assert (b"state/journal" in open_stores) is (durability is not None)
     for where in ("state/spool", "state/dead", "rotated.000001.jsonl", "logs/run_id=run/stderr.txt"):
         assert where.encode() in stored
     for data in (open_stores, stored, told, caplog.text.encode(), stats):

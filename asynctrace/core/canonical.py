@@ -25,12 +25,16 @@ from asynctrace.core.wire import MalformedError
 Form: TypeAlias = Any
 """None, bool, int, float, str, list or dict[str, Form]."""
 
+Tell: TypeAlias = Callable[[bytes], str]
+"""What stands for bytes."""
+
 T = TypeVar("T")
 
 CYCLE = "…[cycle]"
 MORE = "…"
 """The key under which a dict says what was cut from it."""
 
+_HEAD = 5  # bytes in front of a text, at most
 _ATTEMPTS = 3  # to read a container that another thread changes
 _MARKS_ROOM = 1024  # bytes kept free for the marks of a record that is cut, so that it is never cut again
 
@@ -47,14 +51,18 @@ class Walk:
     Args:
         limits: what to keep.
         interrupt: a KeyboardInterrupt or its like that has already come out of the record's values.
+        tell: gives the text that stands for bytes; base64 by default.
 
     Attributes:
         interrupt: the first one that came out. From then on no code of a value is run any more.
     """
 
-    def __init__(self, limits: Limits, interrupt: BaseException | None = None) -> None:
+    def __init__(
+        self, limits: Limits, interrupt: BaseException | None = None, tell: Tell | None = None
+    ) -> None:
         self.limits = limits
         self.interrupt = interrupt
+        self.tell: Tell = tell or base64_of
         self.size = 0  # bytes of the form so far, as MessagePack
         self._path: list[list[Form] | dict[str, Form]] = []  # the containers being filled, outermost first
         self._open: set[int] = set()  # the ids of their originals
@@ -126,8 +134,8 @@ class Walk:
         return self.leaf("NaN" if value != value else "Infinity" if value > 0 else "-Infinity")
 
     def binary(self, value: Any) -> Form:
-        """Bytes in base64."""
-        return self.text(base64.b64encode(memoryview(value).tobytes()).decode())
+        """Bytes as text."""
+        return self.text(self.tell(memoryview(value).tobytes()))
 
     # Containers.
 
@@ -214,13 +222,13 @@ class Walk:
     def _kept(self, total: int) -> int:
         return total if total <= self.limits.max_items else self.limits.max_items - 1
 
-    def _key(self, key: object) -> str:
+    def _key(self, key: object) -> Any:
         if type(key) is str:
             return clean(key, self.limits.max_text)
-        walk = Walk(self.limits, self.interrupt)
+        walk = type(self)(self.limits, self.interrupt, self.tell)
         form = walk.fields({"": key}).get("", CYCLE)
         self.note(walk.interrupt)
-        return form if type(form) is str else clean(_to_json(form).decode(), self.limits.max_text)
+        return form if type(form) in (str, bytes) else clean(_to_json(form).decode(), self.limits.max_text)
 
     def _enter(self, source: object, out: list[Form] | dict[str, Form], total: int) -> str | None:
         if len(self._path) >= self.limits.max_depth:
@@ -267,6 +275,21 @@ class Walk:
                     container.append(mark)
         if len(root) < self.limits.max_items:
             root[_distinct(MORE, root, {})] = mark
+
+
+class Copying(Walk):
+    """A walk on the caller's side: bytes stay bytes, so that who knows what is secret can look into them later."""
+
+    def binary(self, value: Any) -> Form:
+        """A copy of the bytes."""
+        data = memoryview(value).tobytes()
+        self._charge(_HEAD + min(-(-len(data) // 3) * 4, self.limits.max_text))  # what its text will take
+        return data
+
+
+def base64_of(data: bytes) -> str:
+    """The bytes in base64."""
+    return base64.b64encode(data).decode()
 
 
 def _distinct(name: str, out: dict[str, Form], taken: dict[str, int]) -> str:

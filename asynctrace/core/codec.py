@@ -10,7 +10,6 @@ Formats: MessagePack (between caller and writer), JSON as RFC 8259 (in the store
 
 from __future__ import annotations
 
-import base64
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
@@ -18,7 +17,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from asynctrace.core.canonical import MORE, Walk
+from asynctrace.core.canonical import MORE, Copying, Tell, Walk
 from asynctrace.core.limits import Limits, cut_text
 from asynctrace.core.text import clean, describe, is_interrupt
 from asynctrace.core.wire import MalformedError, Wire
@@ -72,7 +71,7 @@ def pack_any(fields: Mapping[str, Any]) -> tuple[bytes, BaseException | None]:
     """
     walk: Walk | None = None
     try:
-        walk = Walk(_limits)
+        walk = Copying(_limits)
         return pack(walk.fields(fields)), walk.interrupt
     except BaseException as error:  # no stack or memory left even for marks, or an interrupt in our own code
         interrupt = walk.interrupt if walk is not None else None
@@ -84,12 +83,13 @@ def pack_any(fields: Mapping[str, Any]) -> tuple[bytes, BaseException | None]:
 _LOST = pack({MORE: "…[lost: no stack or memory left to read the fields]"})
 
 
-def canonical(payload: bytes) -> dict[str, Any]:
+def canonical(payload: bytes, tell: Tell | None = None) -> dict[str, Any]:
     """The fields that a payload holds, in canonical form.
 
     Args:
         payload: what :func:`pack` or :func:`pack_any` made. If it is no MessagePack (a ``msgspec.Raw`` among
             the fields held something else) the result is a mark and the payload's base64.
+        tell: gives the text that stands for bytes; base64 by default.
     """
     try:
         # A payload of few bytes can hold nothing over-long, so that its decoder need not look.
@@ -99,14 +99,15 @@ def canonical(payload: bytes) -> dict[str, Any]:
             return _decode_large(payload)
     except Exception:  # over-long, not canonical, or no MessagePack: the walk tells
         pass
-    return _walk(payload)
+    return _walk(payload, tell)
 
 
-def canonical_many(payloads: Sequence[bytes]) -> tuple[list[dict[str, Any]], bool]:
+def canonical_many(payloads: Sequence[bytes], tell: Tell | None = None) -> tuple[list[dict[str, Any]], bool]:
     """The fields that each payload holds, in canonical form; one call of the C decoder where it can be.
 
     Args:
         payloads: an empty one stands for no fields.
+        tell: as of :func:`canonical`.
 
     Returns:
         the fields, and whether a list or dict may be among their values.
@@ -126,7 +127,7 @@ def canonical_many(payloads: Sequence[bytes]) -> tuple[list[dict[str, Any]], boo
             return _decode_many(array), True
         except Exception:  # one of them needs a closer look
             pass
-    return [canonical(payload) if payload else {} for payload in payloads], True
+    return [canonical(payload, tell) if payload else {} for payload in payloads], True
 
 
 def to_json(value: Any) -> bytes:
@@ -215,8 +216,8 @@ def _form(depth: int, limits: Limits | None) -> Any:
     return Annotated[dict[text, form], container]
 
 
-def _walk(payload: bytes) -> dict[str, Any]:
-    walk = Walk(_limits)
+def _walk(payload: bytes, tell: Tell | None) -> dict[str, Any]:
+    walk = Walk(_limits, tell=tell)
     try:
         if len(payload) <= _UNPACKED * _limits.max_payload:
             try:
@@ -225,7 +226,7 @@ def _walk(payload: bytes) -> dict[str, Any]:
                 pass
         return _walk_wire(walk, payload)
     except MalformedError:
-        shown = cut_text(base64.b64encode(payload).decode(), _limits.max_text)
+        shown = cut_text(walk.tell(payload), _limits.max_text)
         return {MORE: "…[unreadable fields, as base64]", "base64": shown}
 
 

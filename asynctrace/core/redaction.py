@@ -7,6 +7,7 @@ literals, hundreds of records in one call. Only a record in which something was 
 from __future__ import annotations
 
 import re
+from binascii import a2b_base64
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
@@ -16,6 +17,7 @@ import msgspec
 
 from asynctrace.core import codec
 from asynctrace.core.allowed import is_choice, is_texts
+from asynctrace.core.canonical import base64_of
 from asynctrace.core.record import Record
 from asynctrace.core.redaction_keys import KeyNames
 from asynctrace.core.redaction_match import FAILED, Callback, Redaction, mark
@@ -32,6 +34,8 @@ Mode = Literal["full", "keys", "off"]
 _KNOWN = 10_000  # names remembered as harmless
 _MANY = 100  # separators in one search; up to there it is cheaper to look at what stands before each
 
+_NAME = re.compile(r"[\w.-]{1,100}")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{4,}={0,2}")
 _CONTAINERS = frozenset((dict, list, tuple))
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -127,7 +131,8 @@ class Redactor:
         if self.mode == "off" or context.redacted:
             return
         context.run.name = context.run.name and self.redact_text(context.run.name, "run.name")
-        context.replace_fields(self.redact_fields(context.fields))
+        # Who binds fields does not know the redactor: bytes in them are text already.
+        context.replace_fields(self.redact_fields(self._searched(context.fields)))
         context.redacted = True
 
     def _suspects(
@@ -206,7 +211,11 @@ class Redactor:
         return secret
 
     def _is_secret_name(self, name: str) -> bool:
-        return self._names.rule_of(name) is not None or (self._full and bool(self._patterns.spans(name)))
+        return (
+            self._names.rule_of(name) is not None
+            or self._names.may_name_card(name)
+            or (self._full and bool(self._patterns.spans(name)))
+        )
 
     def _redact_record(self, record: Record) -> None:
         walk = Walk(self._rules)
@@ -255,6 +264,39 @@ class Redactor:
             self._rules.errors += 1
             return mark(FAILED)
 
+    def text_of_bytes(self, data: bytes) -> str:
+        """What stands for bytes: base64 of what is left of them without secrets; the name of a secret is kept as text.
+
+        Args:
+            data: searched when they are text in UTF-8, as names, headers and bodies are.
+
+        >>> [Redactor().text_of_bytes(data) for data in (b"Authorization", b"ann")]
+        ['Authorization', 'YW5u']
+        """
+        return base64_of(data) if self.mode == "off" else self._told(data, Walk(self._rules))
+
+    def _told(self, data: bytes, walk: Walk) -> str:
+        try:
+            text = data.decode()
+            if _NAME.fullmatch(text) and (self._names.rule_of(text) or self._names.may_name_card(text)):
+                return text  # what it is the name of is taken out with the fields
+            left = walk.text(text, "fields: bytes")
+            return base64_of(data if left is text else left.encode())
+        except UnicodeDecodeError:  # no text
+            return base64_of(data)
+        except Exception:
+            self._rules.errors += 1
+            return mark(FAILED)
+
+    def _searched(self, value: Any) -> Any:
+        """The value with :meth:`text_of_bytes` for what is base64 of text."""
+        kind = type(value)
+        if kind is str and len(value) % 4 == 0 and _BASE64.fullmatch(value):
+            return self.text_of_bytes(a2b_base64(value))
+        if kind is dict:
+            return {self._searched(name): self._searched(item) for name, item in value.items()}
+        return [*map(self._searched, value)] if kind is list else value
+
     def is_harmless_name(self, name: str) -> bool:
         """Whether a field of that name, if its value is a number or a harmless text, holds no secret."""
         return self.mode == "off" or (name != "value" and not self._is_secret_name(name))
@@ -281,7 +323,8 @@ class Redactor:
         found: list[Redaction] = []
         walk = Walk(self._rules, found)
         walk.text(message, "message")
-        walk.value(codec.canonical(codec.pack_any(fields or {})[0]), "fields")
+        payload = codec.pack_any(fields or {})[0]
+        walk.value(codec.canonical(payload, lambda data: self._told(data, walk)), "fields")
         return tuple(found)
 
 

@@ -30,6 +30,7 @@ _KEY_OF = word_set(
 _KEY_WORDS = ("apikey", "apikeys", "accesskey", "secretkey", "encryptionkey", "signingkey", "masterkey")
 _CODE_OF = word_set("auth authorization mfa otp")
 _COOKIES = word_set("cookie cookies setcookie sessionid sessid phpsessid jsessionid")
+_MAY_BE_CARDS = word_set("pan pans card cards cc debit credit")
 _CARDS = word_set("creditcard debitcard cardnumber cardno ccnumber ccnum cvv cvc cvn")
 _PLURALS = ("tokens", "keys", "cookies", "passwords", "secrets", "credentials", "creds")
 
@@ -56,7 +57,7 @@ _VALUE = word_set(
 # Of these, one at least is in every name that stands for a secret; they are looked for before any name is read.
 _HUBS = tuple(
     b"pass pw secret token jwt srf otp key auth mfa security cookie "
-    b"sessid sessionid cred card ccn cc-n cv ssn bearer".split()
+    b"sessid sessionid cred card ccn cc-n cv ssn bearer \xa3pan".split()
 )
 
 
@@ -89,6 +90,7 @@ class KeyNames:
         self._extra.pop("", None)
         self._safe = {"".join(words_of(name)) for name in safe}
         self._known: dict[str, KeyRule | None] = {}
+        self._known_of_cards: dict[str, bool] = {}
 
     @property
     def hubs(self) -> tuple[bytes, ...]:
@@ -105,6 +107,28 @@ class KeyNames:
         if len(self._known) < _KNOWN and len(name) <= _LONGEST:
             self._known[name] = rule
         return rule
+
+    def may_name_card(self, name: str) -> bool:
+        """Whether an integer of that name that looks like a card number is one, rather than an id.
+
+        One 16-digit number in ten has a valid checksum, so that a name has to say it: ``pan``, ``card``.
+
+        >>> names = KeyNames()
+        >>> [names.may_name_card(name) for name in ("pan", "cardOfPayer", "card_id", "order", "company")]
+        [True, True, False, False, False]
+        """
+        try:
+            return self._known_of_cards[name]
+        except KeyError:
+            words = words_of(name[-_LONGEST:])
+        may = (
+            not _MAY_BE_CARDS.isdisjoint(words)
+            and words[-1] not in _ABOUT
+            and "".join(words) not in self._safe
+        )
+        if len(self._known_of_cards) < _KNOWN and len(name) <= _LONGEST:
+            self._known_of_cards[name] = may
+        return may
 
     def _rule_of_words(self, words: list[str]) -> KeyRule | None:
         joined = "".join(words)

@@ -46,11 +46,20 @@ _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _JWT = re.compile(r"(?<![\w-])eyJ[\w-]{5,}+\.[\w-]{5,}+(?:\.[\w-]*+){0,3}", re.ASCII)
 _AWS = re.compile(r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])")
-_VENDOR = re.compile(
-    r"(?<![A-Za-z0-9])(?:ghp_[A-Za-z0-9]{20,255}+|AIza[\w-]{30,255}+"
-    r"|sk_(?:live|test)_[A-Za-z0-9]{10,255}+|sk-(?=[A-Za-z_-]{0,30}\d)[\w-]{20,255}+)",
-    re.ASCII,
+# What services issue, by the prefixes that they document. Lengths are lower bounds: services make their keys longer.
+_ISSUED = (
+    r"gh[opsur]_\w{20,255}+",  # github.blog/changelog/2021-03-31-authentication-token-format-updates: up to 255
+    r"github_pat_\w{20,255}+",  # docs.github.com: GitHub's token formats
+    r"glpat-[\w-]{16,300}+(?:\.[0-9a-z]{2,9}){0,2}",  # docs.gitlab.com/security/tokens: token prefixes; dots: routable
+    r"xox[a-z](?:\.xox[a-z])?-(?=[A-Za-z-]{0,60}\d)[A-Za-z0-9-]{10,300}+",  # docs.slack.dev/authentication/tokens
+    r"xapp-(?=[A-Za-z-]{0,60}\d)[A-Za-z0-9-]{10,300}+",  # the same page
+    r"hf_[A-Za-z0-9]{30,255}+",  # huggingface.co/docs/hub/security-tokens; 34 characters
+    r"npm_[A-Za-z0-9]{30,255}+",  # github.blog/2021-09-23-announcing-npms-new-access-token-format; 36 characters
+    r"AIza[\w-]{30,255}+",  # cloud.google.com/docs/authentication/api-keys; 35 characters
+    r"sk_(?:live|test)_[A-Za-z0-9]{10,255}+",  # docs.stripe.com/keys
+    r"sk-(?=[A-Za-z_-]{0,30}\d)[\w-]{20,255}+",  # OpenAI, Anthropic and others that follow them
 )
+_VENDOR = re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join(_ISSUED)})", re.ASCII)
 _BEARER = re.compile(r"\bbearer[ \t]{1,3}+([\w.~+/=-]{6,}+)", re.IGNORECASE | re.ASCII)
 _BASIC = re.compile(r"\bbasic[ \t]{1,3}+([A-Za-z0-9+/_-]{4,}+={0,2})", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z]?[a-z-]{0,22}[.]?")  # an English word, as in "bearer authentication"
@@ -172,7 +181,11 @@ _SHAPES: tuple[tuple[str, str, Finder], ...] = (
 
 _has_scheme_word = re.compile(rb"b(?:earer|asic)-").search  # in folded text
 _has_secret_key = re.compile(rb"sk(?:-|_live_|_test_)").search
-_has_token = re.compile(rb"ghp_").search
+# By their separators, which are rarer than the letters before them; the first look behind settles nearly all.
+_has_token = re.compile(
+    rb"_(?<=[hpa][fmoprstu]_)(?:(?<=gh[opsur]_)|(?<=npm_)|(?<=hf_)|(?<=github_pat_))"
+).search
+_has_dashed_token = re.compile(rb"-(?<=[apx][a-z]-)(?:(?<=glpat-)|(?<=xapp-)|(?<=xox[a-z]-))").search
 _has_jwt = re.compile(rb"eyJ").search
 _has_key_id = re.compile(rb"A(?:KIA|SIA|Iza)").search
 _has_url = re.compile(rb"://").search
@@ -215,6 +228,7 @@ class TextPatterns:
             or _has_scheme_word(folded) is not None
             or _has_secret_key(raw) is not None
             or _has_token(raw) is not None
+            or _has_dashed_token(raw) is not None
             or _has_jwt(raw) is not None
             or _has_key_id(raw) is not None
             or (b"@" in raw and _has_url(raw) is not None)

@@ -10,10 +10,13 @@ from asynctrace.core import codec
 from asynctrace.core.redaction_assignments import is_harmless
 from asynctrace.core.redaction_keys import KeyRule
 from asynctrace.core.redaction_match import FAILED, Match, Redaction, is_mark, mark
-from asynctrace.core.redaction_patterns import Span
+from asynctrace.core.redaction_patterns import Span, is_card
 from asynctrace.core.redaction_rules import Rules
 
 _NAMERS = ("name", "key", "header")  # {"name": "Authorization", "value": "…"}
+_OPTION = re.compile(r"--?((?!no-)[A-Za-z][\w.-]{1,100})")
+_SMALLEST_CARD = 10**12
+_MAY_HOLD_CARDS = (int, list, tuple)
 _HEADER_NAME = re.compile(r"[\w.-]{1,100}")
 
 
@@ -53,10 +56,27 @@ class Walk:
             where = f"{path}.{shown}"
             if rule is None and pair is not None and name == "value":
                 rule = pair
-            new = self.value(item, where) if rule is None else self._secret(item, rule, where, str(shown))
+            if rule is not None:
+                new = self._secret(item, rule, where, str(shown))
+            elif type(item) in _MAY_HOLD_CARDS and type(name) is str and self._names.may_name_card(name):
+                new = self._cards(item, where, str(shown))
+            else:
+                new = self.value(item, where)
             changed = changed or new is not item or shown is not name
             redacted[shown] = new
         return redacted if changed else value
+
+    def _cards(self, value: Any, path: str, name: str) -> Any:
+        """The value of a field whose name says that an integer in it may be a card number."""
+        if type(value) is int:
+            if value < _SMALLEST_CARD or not is_card(str(value)):
+                return value
+            return self._replaced(Match(path, "credit card", f"a card number under the name {name!r}", value))
+        items = [
+            self._cards(item, f"{path}[{index}]", name) if type(item) is int else item
+            for index, item in enumerate(value)
+        ]
+        return self._list(value if all(map(_is_same, items, value)) else items, path)
 
     def _rule_of_pair(self, value: dict[Any, Any]) -> KeyRule | None:
         names = [value[key] for key in _NAMERS if type(value.get(key)) is str]
@@ -66,7 +86,18 @@ class Walk:
         if len(value) == 2 and (rule := self._rule_of_header(value[0])) is not None:
             second = self._secret(value[1], rule, f"{path}[1]", value[0])
             return value if second is value[1] else [value[0], second]
-        redacted = [self.value(item, f"{path}[{index}]") for index, item in enumerate(value)]
+        redacted: list[Any] = []
+        option: str | None = (
+            None  # that stands before the item: ["--password", "…"] is how programs are called
+        )
+        for index, item in enumerate(value):
+            where = f"{path}[{index}]"
+            rule = self._names.rule_of(option) if option is not None else None
+            option = _option(item) if type(item) is str and item[:1] == "-" else None
+            if rule is None or option is not None:
+                redacted.append(self.value(item, where))
+            else:
+                redacted.append(self._secret(item, rule, where, str(value[index - 1])))
         return value if all(map(_is_same, redacted, value)) else redacted
 
     def _rule_of_header(self, name: Any) -> KeyRule | None:
@@ -134,6 +165,12 @@ class Walk:
 
 class _CallbackError(Exception):
     """A callback failed on a part of a text: the whole text goes."""
+
+
+def _option(item: str) -> str | None:
+    """The name of the option, if the item is one without its value: ``--api-key``, ``-password``."""
+    found = _OPTION.fullmatch(item)
+    return found[1] if found is not None else None
 
 
 def _distinct(name: str, taken: Container[str]) -> str:

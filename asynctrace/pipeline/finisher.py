@@ -68,7 +68,7 @@ class Finisher:
             if kinds == _BYTES
             else [d if isinstance(d, bytes) else _payload_of(d) for d in details]
         )
-        fields, nested = codec.canonical_many(payloads)
+        fields, nested = codec.canonical_many(payloads, self.redactor.text_of_bytes)
         messages = "".join([raw.message for raw in raws])
         if _needs_cleaning(messages):
             for raw in raws:

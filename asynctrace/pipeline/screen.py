@@ -71,8 +71,15 @@ class Screen:
         """The packed fields without secrets; bytes as the stores will show them."""
         if self._redactor.mode == "off":
             return payload
-        fields = codec.canonical(payload)
-        if self.passes("", fields):
+        has_bytes = False
+
+        def tell(data: bytes) -> str:
+            nonlocal has_bytes
+            has_bytes = True
+            return self._redactor.text_of_bytes(data)
+
+        fields = codec.canonical(payload, tell)
+        if not has_bytes and self.passes("", fields):
             return payload
         return codec.pack_any(self._redactor.redact_fields(fields))[0]
 
