@@ -285,18 +285,13 @@ def make_query(
     Raises:
         ConfigurationError: a value cannot be used.
     """
-    for argument, value in (("text", text), ("name", name)):
-        if value is not None and not isinstance(value, str):
-            raise ConfigurationError(argument, value, "a text")
-    if fields is not None and not isinstance(fields, Mapping):
-        raise ConfigurationError("fields", fields, "a mapping of names to values")
     return Query(
         floor=0 if level is None else Level.parse(level),
         since_ns=_moment("since", since),
         until_ns=_moment("until", until),
         text=text,
         name=name,
-        fields=dict(fields or {}),
+        fields={} if fields is None else fields,
         limit=None if limit is None else whole_number("limit", limit, 1),
     )
 

@@ -383,6 +383,9 @@ def test_an_argument_that_cannot_be_used_is_named(tmp_path: Path, name: str, val
     assert raised.value.allowed
     with pytest.raises(ConfigurationError, match=name):
         asyncio.run(afind_traces(**arguments))
+    if name in ("text", "name", "fields"):
+        with pytest.raises(ConfigurationError, match=name):
+            asynctrace.Query(**{name: value})
 
 
 @pytest.mark.parametrize("store", WRONG["store"])

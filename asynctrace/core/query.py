@@ -11,6 +11,7 @@ import msgspec
 from asynctrace.core.codec import canonical, clean_text, pack_any, to_json
 from asynctrace.core.record import Kind, Record
 from asynctrace.core.run import COLUMN_FIELD_SET
+from asynctrace.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,9 @@ class Query:
             it. None for a field that fills a column: it has no value.
         limit: at most so many runs, or records of one run; None for all.
         floor: as ``level``, for structural records too: the end of what failed has level error.
+
+    Raises:
+        ConfigurationError: a text is none, or ``fields`` is no mapping.
     """
 
     level: int = 0
@@ -44,7 +48,11 @@ class Query:
         for name in ("text", "name"):
             value = getattr(self, name)
             if value is not None:
+                if not isinstance(value, str):
+                    raise ConfigurationError(name, value, "a text")
                 object.__setattr__(self, name, clean_text(value))
+        if not isinstance(self.fields, Mapping):
+            raise ConfigurationError("fields", self.fields, "a mapping of names to values")
         if self.fields:
             payload, interrupt = pack_any(self.fields)
             if interrupt is not None:
