@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import pytest
 from disk_kit import files_up_to
+from lane_kit import auntil
 from store_kit import listed, written
 
 from asynctrace.core.batch import Batch, Mark
@@ -23,6 +24,7 @@ from asynctrace.core.query import Query
 from asynctrace.core.record import Kind, Record, Status
 from asynctrace.core.summary import RunSummary
 from asynctrace.errors import ConfigurationError, PermanentSinkError, StoreError, TransientSinkError
+from asynctrace.sinks._directory_lock import DirectoryLock
 from asynctrace.sinks.file import FileReader, FileSink
 from asynctrace.sinks.jsonl import JsonLinesReader, JsonLinesSink
 from asynctrace.testing import make_batch, make_context, make_record, make_run
@@ -632,3 +634,36 @@ class TestPruning:
 
         asyncio.run(main())
         assert sorted(record.seq for record in records(reader, "kept")) == list(range(1_000, 3_000))
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("how", ["last resort", "again", "again, opened anew"])
+@pytest.mark.parametrize("kind", [FileSink, JsonLinesSink])
+def test_a_batch_whose_writing_was_left_behind_is_written_once(
+    kind: type[Sink], how: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "logs" / ("" if kind is FileSink else "t.jsonl")
+    batch = make_batch(20)
+
+    async def main() -> None:
+        sink = kind(path)
+        await sink.open()
+        with DirectoryLock(str(tmp_path / "logs")).exclusive(0):  # the thread waits for that
+            stuck = asyncio.ensure_future(sink.write(batch))
+            await auntil(lambda: sink._progress._lock.locked())
+            stuck.cancel()
+            await asyncio.wait({stuck})
+            if how == "last resort":
+                again = asyncio.ensure_future(asyncio.to_thread(sink.write_now, batch))
+            else:
+                if how == "again, opened anew":
+                    await sink.open()
+                again = asyncio.ensure_future(sink.write(batch))
+        await again
+        await sink.aclose()
+
+    asyncio.run(main())
+    lines = [
+        path for path in (tmp_path / "logs").rglob("*.jsonl") if path.name in ("metadata.jsonl", "t.jsonl")
+    ]
+    assert sum(path.read_text().count('"message"') for path in lines) == 20

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
+import threading
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +32,7 @@ Parts = defaultdict[str, list[bytes]]
 Durability = Literal["process", "disk"]
 """What lines survive: the death of the process, or a loss of power too (one fsync a file and batch)."""
 
+_PATIENCE = 1.0  # seconds that a blocking write waits for a thread that was left behind
 _TIDYING = 1.0  # seconds that closing waits for rotated files to be tidied; the next process goes on with it
 _logger = logging.getLogger("asynctrace")
 
@@ -64,6 +67,7 @@ class AppendSink(LocalSink):
         self._sync = durability == "disk"
         self._rotation = rotation
         self._appender: _Appender | None = None
+        self._progress = _Progress()
 
     @abstractmethod
     def _collect(self, records: Sequence[Record], parts: Parts) -> None:
@@ -96,6 +100,8 @@ class AppendSink(LocalSink):
             self._appender.abandon()
         tidier = _Tidier(self._rotation, self._explain, repr(self))
         appender = self._appender = _Appender(self._new_files(tidier.tidy), tidier, repr(self))
+        if not self._progress.is_ours:
+            self._progress = _Progress()
         try:
             await appender.call(os.makedirs, self._directory, exist_ok=True)
         except OSError as error:
@@ -121,7 +127,7 @@ class AppendSink(LocalSink):
         if not parts:
             return
         try:
-            await appender.call(appender.append, batch, parts)
+            await appender.call(self._progress.append, appender.files, batch, parts, -1)
         except OSError as error:
             raise translate(error, self._directory) from error
 
@@ -135,10 +141,12 @@ class AppendSink(LocalSink):
                 appender.files.close()  # no thread can start any more, so none runs
             finally:
                 appender.worker.shutdown()
+                self._progress = _Progress()  # nobody is at it any more
                 await appender.tidier.end()
 
     def write_now(self, batch: Batch) -> None:
-        """Append the batch by plain calls on descriptors of its own.
+        """Append the batch by plain calls on descriptors of its own; what a thread that was left behind has written of
+        it, and goes on writing for at most a second, is not written again.
 
         Raises:
             TransientSinkError, PermanentSinkError: as ``write``.
@@ -148,9 +156,11 @@ class AppendSink(LocalSink):
         self._collect_marks(batch, parts)
         if not parts:
             return
+        if not self._progress.is_ours:
+            self._progress = _Progress()
         files = self._new_files()
         try:
-            files.append(_joined(parts), {})
+            self._progress.append(files, batch, parts, _PATIENCE)
         except OSError as error:
             raise translate(error, self._directory) from error
         finally:
@@ -174,21 +184,12 @@ class _Appender:
         self.tidier = tidier
         self.worker = Worker(f"asynctrace {name}")
         self._process = os.getpid()
-        self._last: object = None
-        self._done: dict[str, int] = {}
 
     async def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return await self.worker.run(fn, *args, **kwargs)
         except RuntimeError as error:
             raise TransientSinkError(f"no thread can start: {error}") from error
-
-    def append(self, batch: Batch, parts: Parts) -> None:
-        """On the worker's thread."""
-        this = (len(batch), batch.ends, batch.marks)
-        if this != self._last:
-            self._last, self._done = this, {}
-        self.files.append(_joined(parts), self._done)
 
     def abandon(self) -> None:
         """Nobody waits for it any more. In a forked child its thread and its descriptors are the parent's."""
@@ -200,6 +201,37 @@ class _Appender:
             pass  # the interpreter ends, and with it the descriptors
         self.worker.shutdown()
         self.tidier.abandon()
+
+
+class _Progress:
+    """How far the last batch has come, whichever thread goes on with it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+        self._last: object = None
+        self._done: dict[str, int] = {}
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether no thread of a parent process may hold the lock."""
+        return self._process == os.getpid()
+
+    def append(self, files: AppendFiles, batch: Batch, parts: Parts, patience: float) -> None:
+        """Append what is missing of the batch; blocks.
+
+        Args:
+            patience: seconds that another thread is waited for; -1: for ever.
+        """
+        if not self._lock.acquire(timeout=patience):
+            raise TimeoutError(errno.ETIMEDOUT, "another write has not come to its end")
+        try:
+            this = (len(batch), batch.ends, batch.marks)
+            if this != self._last:
+                self._last, self._done = this, {}
+            files.append(_joined(parts), self._done)
+        finally:
+            self._lock.release()
 
 
 class _Tidier:
