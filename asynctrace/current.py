@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import sys
@@ -109,24 +108,21 @@ def _own_run() -> Trace:
             return before
         _own = Trace(name=os.path.basename(sys.argv[0] if sys.argv else "") or "python")
         pipeline = _own.pipeline
-        # The hooks of the pipeline are there by now, so this one runs before them.
-        atexit.register(_own.close)
         own = _own
     if before is not None:
-        _close(before, pipeline.close_timeout)
+        before.close(pipeline.close_timeout)
     return own
 
 
 def end_own_run(timeout: float | None = None) -> None:
     """End the process's own run, if there is one."""
     if (own := _take_own()) is not None:
-        _close(own, timeout)
+        own.close(timeout)
 
 
 async def aend_own_run(timeout: float | None = None) -> None:
     """As :func:`end_own_run`, without blocking the event loop."""
     if (own := _take_own()) is not None:
-        atexit.unregister(own.close)
         await own.aclose(timeout)
 
 
@@ -135,11 +131,6 @@ def _take_own() -> Trace | None:
     with _lock:
         own, _own = _own, None
         return own
-
-
-def _close(trace: Trace, timeout: float | None) -> None:
-    atexit.unregister(trace.close)
-    trace.close(timeout)
 
 
 def _after_fork() -> None:

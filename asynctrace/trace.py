@@ -13,7 +13,7 @@ from time import perf_counter_ns
 from types import FrameType, TracebackType
 from typing import Any, Literal, TypeVar
 
-from asynctrace import composition, settings
+from asynctrace import composition, settings, unclosed
 from asynctrace._version import __version__
 from asynctrace.bound import BoundTrace, DeepTrace, canonical, widened
 from asynctrace.core import codec, ids
@@ -48,7 +48,7 @@ class Trace(Emitter):
 
     ``async with`` runs the pipeline on the running loop; ``with`` and plain use run it in the one loop thread
     of the process. Opened inside another run it becomes its child. Without a block it opens itself when it is
-    first used, and :meth:`close` ends it.
+    first used, and :meth:`close` ends it, or the end of the program.
 
     Args:
         run_id: any text; by default a UUIDv7. The same id again is a further attempt of the same run.
@@ -200,6 +200,7 @@ class Trace(Emitter):
             # From here on other threads record, behind the start of the run.
             self._intake = outlet.intake  # type: ignore[assignment]
             self._outlet = outlet
+            unclosed.remember(self)
             return outlet
 
     def _outer(self) -> Trace | None:
@@ -447,16 +448,33 @@ class Trace(Emitter):
     def _end(self, error: BaseException | None, frame: FrameType | None) -> tuple[Pipeline | None, bool]:
         """Record the end of the run, once; the pipeline, and whether the caller is to close it."""
         with self._lock:
+            if not self._tell_end(error, frame):
+                return None, False
+            return self._lease.pipeline, self._lease.release()
+
+    def _tell_end(self, error: BaseException | None, frame: FrameType | None) -> bool:
+        """Record the end of the run; whether it had not ended before."""
+        with self._lock:
             self._step_out()
             if self.status is not Status.RUNNING or self._outlet is None:
-                return None, False
+                return False
             self.status = status_of(error)
+            unclosed.forget(self)
             failed = error is not None and self.status is Status.ERROR
             # An interrupt in there has become part of the record: closing has to go on.
             caught = catch(error)[0] if error is not None and failed else None
             detail = Detail(None, caught, perf_counter_ns() - self._started, self.status)
             self._tell(self._outlet, Kind.RUN_END, detail, frame, Level.ERROR if failed else Level.INFO)
-            return self._lease.pipeline, self._lease.release()
+            return True
+
+    def _end_with_program(self, error: BaseException | None) -> None:
+        """Nobody has closed the run. Its part in the pipeline is kept: all pipelines are closed next.
+
+        Args:
+            error: the exception that ends the program; None: it ends in order, which cuts a block off all the same.
+        """
+        cut_off = error is None and self._token is not None
+        self._tell_end(asyncio.CancelledError() if cut_off else error, None)
 
     def _step_out(self) -> None:
         token, self._token = self._token, None

@@ -46,6 +46,7 @@ ROOMS = {
     "executors": "trace",
     "reading": "trace",
     "pruning": "trace",
+    "unclosed": "trace",
     "undelivered": "trace",
     "recovering": "trace",
     "verifying": "trace",

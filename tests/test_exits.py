@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from asynctrace import Status, Verdict, find_traces, verify
 from asynctrace.pipeline.spool_page import look
 
 PROGRAM = Path(__file__).parent / "programs" / "exits.py"
@@ -48,6 +49,14 @@ class Ended:
         finally:
             connection.close()
 
+    @property
+    def store(self) -> str:
+        return f"sqlite:{self.path}"
+
+    @property
+    def statuses(self) -> dict[str, Status]:
+        return {summary.run_id: summary.status for summary in find_traces(self.store)}
+
     def ended_well(self) -> "Ended":
         assert self.result.returncode == 0, self.result.stderr
         assert "Traceback" not in self.result.stderr, self.result.stderr
@@ -73,7 +82,51 @@ class Ended:
     ],
 )
 def test_everything_is_stored(tmp_path: Path, scenario: str, expected: list[str]) -> None:
-    assert Ended(tmp_path, scenario).ended_well().messages == expected
+    ended = Ended(tmp_path, scenario).ended_well()
+    assert ended.messages == expected
+    warned = "records after the end of their pipeline" in ended.result.stderr
+    assert warned == (scenario == "after_close"), "at exit, nothing is wrong with them"
+
+
+@pytest.mark.parametrize("scenario", ["no_loop", "atexit_before", "atexit_after", "atexit_only_configured"])
+def test_a_program_that_ends_in_order_has_nothing_to_say(tmp_path: Path, scenario: str) -> None:
+    ended = Ended(tmp_path, scenario).ended_well()
+    assert ended.result.stderr == ""
+    assert ended.statuses == {"r": Status.OK}
+    assert verify(ended.store).verdict is Verdict.COMPLETE
+
+
+@pytest.mark.parametrize(
+    ("scenario", "status"),
+    [
+        ("unclosed_and_unhandled", Status.ERROR),
+        ("interrupted_script", Status.CANCELLED),
+        ("interrupted_bare", Status.CANCELLED),
+        ("bare_loop_left_open", Status.CANCELLED),
+        ("sigterm_script", Status.INTERRUPTED),
+    ],
+)
+def test_a_run_that_nobody_closed_ends_as_the_program_did(
+    tmp_path: Path, scenario: str, status: Status
+) -> None:
+    assert Ended(tmp_path, scenario).statuses == {"r": status}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_runs_of_worker_processes_end_as_the_workers_do(tmp_path: Path, method: str) -> None:
+    ended = Ended(tmp_path, f"workers_{method}")
+    assert ended.statuses == {
+        "returns": Status.OK,
+        "leaves": Status.OK,
+        "gives up": Status.ERROR,
+        "raises": Status.ERROR,
+        "r": Status.OK,
+    }
+    connection = sqlite3.connect(ended.path)
+    ends = connection.execute("SELECT run_id FROM trace_events WHERE kind = 'run_end'").fetchall()
+    connection.close()
+    assert len(ends) == len(ended.statuses), "a child has ended the run of its parent"
 
 
 def test_records_after_a_shutdown(tmp_path: Path) -> None:
@@ -198,7 +251,7 @@ def test_ctrl_c_at_the_exit_puts_on_disk_what_a_hung_back_end_did_not_take(tmp_p
     ended = Ended(tmp_path, "interrupted_at_exit")
     assert ended.seconds < 50, "the deadline is ten minutes"
     assert ended.messages == ["m"]
-    assert [look(path).records for path in (tmp_path / ".asynctrace" / "spool").iterdir()] == [2]
+    assert [look(path).records for path in (tmp_path / ".asynctrace" / "spool").iterdir()] == [3]
 
 
 @pytest.mark.parametrize("scenario", ["hung", "hung_in_loop", "down"])

@@ -283,7 +283,8 @@ class Residence:
 
     def _late(self) -> None:
         """Records after the end: local stores still take them."""
-        if self._queued:
+        # At exit, when the user's functions run that were registered before ours, there is no end of which to warn.
+        if self._queued and not ((home.is_ending() or home.is_over()) and self.roster.is_local):
             diagnostics.say(
                 logging.WARNING,
                 ("late", self.producer),

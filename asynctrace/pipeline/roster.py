@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, TypeVar
+from types import MethodType
+from typing import Any, TypeVar, cast
 
 from asynctrace.errors import ConfigurationError
 from asynctrace.pipeline.durability import Durability
@@ -52,7 +53,9 @@ class Roster:
         self._tell_drops = tell_drops
         self._removed: list[Lane] = []
         self._sifting = False
-        self._followers: list[weakref.WeakMethod[Callable[[int], None]]] = []
+        self._followers: weakref.WeakKeyDictionary[Any, Callable[[Any, int], None]] = (
+            weakref.WeakKeyDictionary()
+        )
         self._lock = threading.RLock()  # re-entrant: a finaliser may open a trace, which follows the level
 
     # -- sinks -----------------------------------------------------------------------------------------------
@@ -60,6 +63,11 @@ class Roster:
     def sinks(self, kind: type[_S] | None = None) -> list[Any]:
         """The sinks, or those of one type, in the order they were added."""
         return [lane.sink for lane in self.lanes if kind is None or isinstance(lane.sink, kind)]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether each sink can write without an event loop."""
+        return all(isinstance(lane.sink, LocalSink) for lane in self.lanes)
 
     def lane_of(self, sink: AnySink) -> Lane:
         """The lane that leads to the sink.
@@ -136,8 +144,8 @@ class Roster:
         A lane without a level takes what each run asks for, and does not count.
         """
         with self._lock:
-            self._followers = [known for known in self._followers if known() is not None]
-            self._followers.append(weakref.WeakMethod(follower))
+            method = cast("MethodType", follower)
+            self._followers[method.__self__] = method.__func__
             lowest = self._lowest_level()
         if lowest is not None:
             follower(lowest)
@@ -148,11 +156,10 @@ class Roster:
 
     def _tell_level(self) -> None:
         with self._lock:
-            lowest, followers = self._lowest_level(), list(self._followers)
-        for known in followers:
-            follower = known()
-            if follower is not None and lowest is not None:
-                follower(lowest)
+            lowest, followers = self._lowest_level(), list(self._followers.items())
+        if lowest is not None:
+            for owner, follow in followers:
+                follow(owner, lowest)
 
     # -- all of them -----------------------------------------------------------------------------------------
 

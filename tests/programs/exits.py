@@ -6,6 +6,7 @@ Usage: python exits.py SCENARIO STORE_URL [asyncio|uvloop]
 import asyncio
 import atexit
 import logging
+import multiprocessing
 import os
 import signal
 import sqlite3
@@ -76,6 +77,52 @@ def atexit_after():
 def atexit_only():
     trace = asynctrace.Trace("r", sinks=[store])
     atexit.register(lambda: trace.info("from atexit, never before"))
+
+
+def atexit_only_configured():
+    asynctrace.configure(store)
+    trace = asynctrace.get_trace("r")
+    atexit.register(lambda: trace.info("from atexit"))
+
+
+def unclosed_and_unhandled():
+    asynctrace.configure(store)
+    asynctrace.get_trace("r").info("m")
+    raise RuntimeError("nobody handles this")
+
+
+def work(url, name):
+    asynctrace.configure(url)
+    asynctrace.get_trace(name).info("m")
+    if name == "raises":
+        raise RuntimeError("nobody handles this")
+    if name in ("leaves", "gives up"):
+        sys.exit(name == "gives up")
+
+
+def workers(method):
+    asynctrace.configure(store)
+    trace = asynctrace.get_trace("r")
+    trace.info("m")
+    context = multiprocessing.get_context(method)
+    names = ("returns", "raises", "leaves", "gives up")
+    processes = [context.Process(target=work, args=(store, name)) for name in names]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+
+
+def workers_fork():
+    workers("fork")
+
+
+def workers_spawn():
+    workers("spawn")
+
+
+def workers_forkserver():
+    workers("forkserver")
 
 
 def after_close():
