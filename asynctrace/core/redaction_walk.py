@@ -14,7 +14,7 @@ from asynctrace.core.redaction_patterns import Span, is_card
 from asynctrace.core.redaction_rules import Rules
 
 _NAMERS = ("name", "key", "header")  # {"name": "Authorization", "value": "…"}
-_OPTION = re.compile(r"--?((?!no-)[A-Za-z][\w.-]{1,100})")
+_OPTION = re.compile(r"--?(?!no-)[A-Za-z][\w.-]{1,100}")
 _SMALLEST_CARD = 10**12
 _MAY_HOLD_CARDS = (int, list, tuple)
 _HEADER_NAME = re.compile(r"[\w.-]{1,100}")
@@ -58,7 +58,12 @@ class Walk:
                 rule = pair
             if rule is not None:
                 new = self._secret(item, rule, where, str(shown))
-            elif type(item) in _MAY_HOLD_CARDS and type(name) is str and self._names.may_name_card(name):
+            elif (
+                type(item) in _MAY_HOLD_CARDS
+                and (type(item) is not int or item >= _SMALLEST_CARD)
+                and type(name) is str
+                and self._names.may_name_card(name)
+            ):
                 new = self._cards(item, where, str(shown))
             else:
                 new = self.value(item, where)
@@ -87,18 +92,19 @@ class Walk:
             second = self._secret(value[1], rule, f"{path}[1]", value[0])
             return value if second is value[1] else [value[0], second]
         redacted: list[Any] = []
-        option: str | None = (
-            None  # that stands before the item: ["--password", "…"] is how programs are called
-        )
+        rule = None  # of the option before the item: ["--password", "…"] is how programs are called
         for index, item in enumerate(value):
-            where = f"{path}[{index}]"
-            rule = self._names.rule_of(option) if option is not None else None
-            option = _option(item) if type(item) is str and item[:1] == "-" else None
-            if rule is None or option is not None:
-                redacted.append(self.value(item, where))
+            if rule is None or (type(item) is str and _OPTION.fullmatch(item)):
+                redacted.append(self.value(item, f"{path}[{index}]"))
             else:
-                redacted.append(self._secret(item, rule, where, str(value[index - 1])))
+                redacted.append(self._secret(item, rule, f"{path}[{index}]", str(value[index - 1])))
+            rule = self._rule_of_option(item) if type(item) is str and item[:1] == "-" else None
         return value if all(map(_is_same, redacted, value)) else redacted
+
+    def _rule_of_option(self, item: str) -> KeyRule | None:
+        """The rule for what follows the item, if that is an option without its value: ``--api-key``, ``-password``."""
+        rule = self._names.rule_of(item) if "=" not in item else None  # nearly always None, and remembered
+        return rule if rule is not None and _OPTION.fullmatch(item) else None
 
     def _rule_of_header(self, name: Any) -> KeyRule | None:
         """The rule for the first of two items: ``["authorization", "…"]`` is how servers hand over headers."""
@@ -165,12 +171,6 @@ class Walk:
 
 class _CallbackError(Exception):
     """A callback failed on a part of a text: the whole text goes."""
-
-
-def _option(item: str) -> str | None:
-    """The name of the option, if the item is one without its value: ``--api-key``, ``-password``."""
-    found = _OPTION.fullmatch(item)
-    return found[1] if found is not None else None
 
 
 def _distinct(name: str, taken: Container[str]) -> str:
