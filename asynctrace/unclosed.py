@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -49,9 +50,14 @@ def _hook() -> None:
     atexit.register(_end_all)
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
-        from multiprocessing.util import Finalize  # a child that was forked calls nothing else at its end
+        # A child that was forked calls no atexit function before 3.13, and from then on only after our early flush.
+        from multiprocessing.util import Finalize
 
         Finalize(None, _end_all_of_child, exitpriority=_LAST)
+        register_early = getattr(threading, "_register_atexit", None)
+        if register_early is not None:
+            with suppress(RuntimeError):  # it is shutting down
+                register_early(_end_all_before_the_flush)
 
 
 def _end_all() -> None:
@@ -62,6 +68,17 @@ def _end_all() -> None:
 
 def _end_all_of_child() -> None:
     _end(sys.exc_info()[1])
+
+
+def _end_all_before_the_flush() -> None:
+    """From 3.13 on a child that was forked runs its finalisers last; what is known here is the code it ends with."""
+    frame = sys._getframe()
+    while frame.f_code.co_name != "_bootstrap":
+        if frame.f_back is None:
+            return
+        frame = frame.f_back
+    code = frame.f_locals.get("exitcode")
+    _end(SystemExit(code) if code else None)
 
 
 def _end(error: BaseException | None) -> None:
