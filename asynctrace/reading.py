@@ -10,7 +10,7 @@ from typing import Any
 
 from asynctrace import settings
 from asynctrace.core import codec, timestamp
-from asynctrace.core.checks import whole_number
+from asynctrace.core.arguments import whole_number
 from asynctrace.core.level import Level
 from asynctrace.core.query import Query
 from asynctrace.core.record import Kind, Record, Status

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from asynctrace import composition, settings
-from asynctrace.core.checks import number
+from asynctrace.core.arguments import number
 from asynctrace.errors import ConfigurationError
 from asynctrace.pipeline.ledger import PipelineStats
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from asynctrace.core.checks import number, whole_number
+from asynctrace.core.arguments import number, whole_number
 from asynctrace.core.clock import SYSTEM_CLOCK, Clock
 from asynctrace.core.query import EVERYTHING
 from asynctrace.core.timestamp import SECOND_NS

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asynctrace import composition, settings
-from asynctrace.core.checks import number
+from asynctrace.core.arguments import number
 from asynctrace.core.record import Record
 from asynctrace.errors import ConfigurationError
 from asynctrace.pipeline.dead_letters import DeadLetters
