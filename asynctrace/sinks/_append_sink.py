@@ -226,9 +226,8 @@ class _Progress:
         if not self._lock.acquire(timeout=patience):
             raise TimeoutError(errno.ETIMEDOUT, "another write has not come to its end")
         try:
-            this = (len(batch), batch.ends, batch.marks)
-            if this != self._last:
-                self._last, self._done = this, {}
+            if batch.identity != self._last:
+                self._last, self._done = batch.identity, {}
             files.append(_joined(parts), self._done)
         finally:
             self._lock.release()

@@ -35,14 +35,14 @@ class Printing:
     """
 
     def __init__(self, batch: Batch, stream: TextStream) -> None:
-        self._key = (len(batch), batch.ends, batch.marks)
+        self._batch = batch.identity
         self._stream = stream
         self._painted = 0  # records
         self._rest: deque[str | memoryview] = deque()  # painted, and not written
 
     def is_of(self, batch: Batch, stream: TextStream) -> bool:
         """Whether the batch is this one, on its way to the same stream."""
-        return self._stream is stream and self._key == (len(batch), batch.ends, batch.marks)
+        return self._stream is stream and self._batch == batch.identity
 
     def paint(self, painter: Painter, records: Sequence[Record], first: int) -> None:
         """Paint those that are not painted yet; ``first`` is the place of the first one in the batch."""
