@@ -156,10 +156,8 @@ class Span(SpanContext, Emitter):
             if token is not None:
                 try:
                     _reset_current(token)
-                except (
-                    ValueError,
-                    RuntimeError,
-                ):  # left in another context than entered, as a generator can be
+                except (ValueError, RuntimeError):
+                    # Left in another context than entered, as a generator can be.
                     if _get_current() is self:
                         _set_current(self.parent)
 

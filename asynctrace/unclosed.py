@@ -9,11 +9,10 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from asynctrace.pipeline.home import guarded
+from asynctrace.pipeline.home import call_early, guarded
 
 if TYPE_CHECKING:
     from asynctrace.trace import Trace
@@ -54,10 +53,7 @@ def _hook() -> None:
         from multiprocessing.util import Finalize
 
         Finalize(None, _end_all_of_child, exitpriority=_LAST)
-        register_early = getattr(threading, "_register_atexit", None)
-        if register_early is not None:
-            with suppress(RuntimeError):  # it is shutting down
-                register_early(_end_all_before_the_flush)
+        call_early(_end_all_before_the_flush)
 
 
 def _end_all() -> None:

@@ -52,9 +52,8 @@ def catch(error: BaseException) -> tuple[Caught, BaseException | None]:
     traceback = interrupt = None
     try:
         traceback = TracebackException.from_exception(error, lookup_lines=False, compact=True)
-    except (
-        BaseException
-    ) as raised:  # a hostile __cause__, __notes__ or __str__ must not replace the user's own error
+    except BaseException as raised:
+        # A hostile __cause__, __notes__ or __str__ must not replace the user's own error.
         interrupt = raised if is_interrupt(raised) else None
     text, late = text_of_any(error)
     return Caught(type_name(type(error)), text, traceback), interrupt or late

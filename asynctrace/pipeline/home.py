@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -46,14 +46,23 @@ def register(pipeline: Pipeline) -> None:
     if not _hooked:
         _hooked = True
         atexit.register(_close_all)
-        # Runs before the users' atexit functions, so it flushes and closes nothing. It is the only hook in a
-        # child forked by multiprocessing. It is private: guarded.
-        register_early = getattr(threading, "_register_atexit", None)
-        if register_early is not None:
-            try:
-                register_early(_flush_all)
-            except RuntimeError:  # the interpreter is shutting down: `atexit` calls no newcomers either
-                _over = True
+        # Runs before the users' atexit functions, so it flushes and closes nothing.
+        if not call_early(_flush_all):  # `atexit` calls no newcomers either
+            _over = True
+
+
+def call_early(function: Callable[[], None]) -> bool:
+    """Have it called at exit before the users' atexit functions; False when the interpreter is shutting down already.
+
+    It is the only hook in a child forked by multiprocessing. It is private: where it is missing, nothing is called.
+    """
+    register_early = getattr(threading, "_register_atexit", None)
+    if register_early is not None:
+        try:
+            register_early(function)
+        except RuntimeError:
+            return False
+    return True
 
 
 def unregister(pipeline: Pipeline) -> None:

@@ -172,10 +172,9 @@ class Lane:
 
     def shelve_soon(self) -> None:
         """Somebody waits for the records offered so far to be in the sink or on disk; the sink has a moment for it."""
+        # Without a loop everything is being put away already.
         loop = asyncio._get_running_loop()
-        if (
-            loop is not None and self._shelter is not None
-        ):  # without a loop everything is being put away already
+        if loop is not None and self._shelter is not None:
             loop.call_later(_SHELVE_AFTER, self._shelve, self._wake)
 
     def _shelve(self, wake: asyncio.Event) -> None:
