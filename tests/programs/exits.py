@@ -827,7 +827,7 @@ class Worker:
         self.pid = os.fork()
         if self.pid:
             os.close(write)
-            self.pipe, self.last = read, -1
+            self.pipe, self.unread, self.last = read, b"", -1
             return
         prepare()
         trace = asynctrace.get_trace(f"worker-{name}")
@@ -846,9 +846,11 @@ class Worker:
 
     def listen(self):
         """Whether it is still there."""
-        lines = os.read(self.pipe, 1 << 16).splitlines(keepends=True)
-        self.last = max([self.last, *(int(line) for line in lines[1:] if line.endswith(b"\n"))])
-        return bool(lines)
+        heard = os.read(self.pipe, 1 << 16)
+        *lines, self.unread = (self.unread + heard).split(b"\n")
+        if lines:
+            self.last = int(lines[-1])
+        return bool(heard)
 
     def end(self):
         """Its exit status, and how far it came."""
