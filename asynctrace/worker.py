@@ -10,6 +10,8 @@ from concurrent.futures import Executor, Future
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
+from asynctrace.lending import Lender
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -59,7 +61,8 @@ class Worker(Executor):
         Raises:
             RuntimeError: as :meth:`submit`.
         """
-        return await asyncio.wrap_future(self.submit(fn, *args, **kwargs))
+        with Lender(asyncio.get_running_loop()):
+            return await asyncio.wrap_future(self.submit(fn, *args, **kwargs))
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
         """End the thread after what was submitted so far; never waits for it."""

@@ -28,6 +28,7 @@ ROOMS = {
     "core": "core",
     "ports": "ports",
     "worker": "ports",  # beside them: below the pipeline and the sinks
+    "lending": "ports",  # as the worker, which uses it
     "pipeline": "pipeline",
     "sinks": "sinks",
     "settings": "settings",

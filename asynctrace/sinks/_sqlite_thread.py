@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import aiosqlite
 
 from asynctrace.core.silence import Silence
+from asynctrace.lending import Lender
 
 T = TypeVar("T")
 
@@ -85,4 +86,5 @@ def _thread_of(connection: aiosqlite.Connection) -> threading.Thread:
 
 async def _execute(connection: aiosqlite.Connection, function: Callable[[], T]) -> T:
     # aiosqlite's own way to the thread; its public methods run one statement each, a hop may need several.
-    return cast("T", await connection._execute(function))  # type: ignore[no-untyped-call]
+    with Lender(asyncio.get_running_loop()):
+        return cast("T", await connection._execute(function))  # type: ignore[no-untyped-call]
