@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from random import uniform
 from typing import Protocol
 
 from asynctrace.core.batch import Batch
@@ -23,9 +24,10 @@ from asynctrace.pipeline.undisturbed import undisturbed
 _DISK_REST = 1.0
 """Seconds before a spool that could not be written or read is tried again."""
 
-_GATHER = 0.1
-"""Seconds that newcomers gather before they follow to the disk: each trip has a thread compete with the event loop for
-the interpreter, and what other lanes have encoded meanwhile need not be encoded again."""
+_GATHER = 0.05, 0.15
+"""Seconds that newcomers gather before they follow to the disk, at least and at most: each trip has a thread compete
+with the event loop for the interpreter, and what other lanes have encoded meanwhile need not be encoded again. By
+chance, so that the threads of several lanes do not compete all at once."""
 
 _ENOUGH = 1_024
 """Records that do not wait for that."""
@@ -134,7 +136,7 @@ class Spillway:
         loop, overflow = asyncio._get_running_loop(), self.find()
         if loop is not None and not wanted and not self._backlog.high and self._backlog.waiting < _ENOUGH:
             if self._gathering is None:
-                self._gathering = loop.call_later(_GATHER, undisturbed, self._gathered)
+                self._gathering = loop.call_later(uniform(*_GATHER), undisturbed, self._gathered)
             return
         if loop is None or overflow is None or overflow.writing is not None or self._rests:
             if overflow is None and self._shelter is not None:
