@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 
 import msgspec
 
 from asynctrace.core.batch import Mark
 from asynctrace.core.decoding import mark_line, mark_of
 from asynctrace.sinks._marks import merged
-from asynctrace.sinks._replacement import put_in_place
+from asynctrace.sinks._replacement import replacing
 
 _PRODUCERS = 1_000  # of whom it is told, those heard of last; 200 bytes each
 
@@ -42,15 +41,8 @@ def add(path: str, deleted: int, marks: Iterable[Mark]) -> None:
     before = _read(path)
     lines = [msgspec.json.encode(_Head(deleted)) + b"\n"]
     lines += [mark_line(mark) + b"\n" for mark in merged([*map(mark_of, before[1:]), *marks], _PRODUCERS)]
-    unfinished = f"{path}.part"
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(b"".join(lines))
-            put_in_place(file, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(unfinished)
-        raise
+    with replacing(path) as file:
+        file.write(b"".join(lines))
 
 
 def last_deleted(path: str) -> int:

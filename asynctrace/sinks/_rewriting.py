@@ -15,7 +15,7 @@ from asynctrace.core.decoding import mark_line
 from asynctrace.core.record import Record
 from asynctrace.sinks._lines import Lines, mark_in
 from asynctrace.sinks._marks import merged, pruned_marks
-from asynctrace.sinks._replacement import put_in_place
+from asynctrace.sinks._replacement import put_in_place, replacing
 from asynctrace.sinks._rotation import GZIPPED
 
 _CHUNK = 1 << 20
@@ -40,7 +40,7 @@ class Rewriting:
         self._doomed = doomed
         self._marks: list[Mark] = []
         self._lines = Lines.of_one(path)
-        self._temporary = f"{path}.pruned-{os.getpid()}"
+        self._temporary = path + _unfinished()
         self._files = ExitStack()
         with ExitStack() as files:
             files.callback(self._delete)
@@ -108,25 +108,22 @@ def remove(path: str, doomed: Set[str]) -> Keys:
     gone = {(r.producer, r.seq) for r in Lines.of_one(path).records() if r.run_id in doomed}
     if not gone:
         return gone
-    temporary = f"{path}.pruned-{os.getpid()}"
-    try:
-        status = os.stat(path)
-        with open(temporary, "xb") as file:
-            os.fchmod(file.fileno(), status.st_mode & 0o777)
-            packed = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if path.endswith(GZIPPED) else None
-            with packed or nullcontext(file) as output:
-                marks = []
-                for line, record in Lines.of_one(path).raw():
-                    if (mark := mark_in(line)) is not None:
-                        marks.append(mark)
-                    elif record is None or record.run_id not in doomed:
-                        output.write(line + b"\n")
-                output.write(_told(marks, gone))
-            put_in_place(file, path, status)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
+    with replacing(path, like=os.stat(path), suffix=_unfinished()) as file:
+        packed = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if path.endswith(GZIPPED) else None
+        with packed or nullcontext(file) as output:
+            marks = []
+            for line, record in Lines.of_one(path).raw():
+                if (mark := mark_in(line)) is not None:
+                    marks.append(mark)
+                elif record is None or record.run_id not in doomed:
+                    output.write(line + b"\n")
+            output.write(_told(marks, gone))
     return gone
+
+
+def _unfinished() -> str:
+    """The suffix of a copy; another process may be at one of the same file."""
+    return f".pruned-{os.getpid()}"
 
 
 def _told(marks: Iterable[Mark], gone: Keys) -> bytes:

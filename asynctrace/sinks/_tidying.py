@@ -18,14 +18,13 @@ from typing import Any
 from asynctrace.core.batch import Mark
 from asynctrace.sinks._lines import Lines
 from asynctrace.sinks._marks import merged, pruned_marks
-from asynctrace.sinks._replacement import put_in_place
+from asynctrace.sinks._replacement import replacing
 from asynctrace.sinks._rotation import GZIPPED, Rotation, rotated
 
 # Where the system has no such locks nothing is rotated, and nothing needs to be tidied.
 fcntl: Any = import_module("fcntl") if os.name == "posix" else None
 
 _LEVEL = 6  # of gzip: 9 takes twice the time for a hundredth of the bytes
-_UNFINISHED = ".part"
 
 Explain = Callable[[str, Sequence[Mark]], None]
 """Keeps the marks that tell of a file which is about to be deleted; the same file may come twice."""
@@ -93,18 +92,12 @@ def compress(path: str) -> None:
     Raises:
         OSError: there is no room for it; the file stays as it is.
     """
-    unfinished = path + GZIPPED + _UNFINISHED
-    status = os.stat(path)
-    try:
-        with open(path, "rb") as source, open(unfinished, "wb") as target:
-            os.fchmod(target.fileno(), status.st_mode & 0o777)
-            with gzip.GzipFile("", "wb", _LEVEL, target, mtime=0) as packed:
-                shutil.copyfileobj(source, packed, 1 << 20)
-            put_in_place(target, path + GZIPPED, status)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(unfinished)
-        raise
+    with (
+        open(path, "rb") as source,
+        replacing(path + GZIPPED, like=os.stat(path)) as target,
+        gzip.GzipFile("", "wb", _LEVEL, target, mtime=0) as packed,
+    ):
+        shutil.copyfileobj(source, packed, 1 << 20)
     os.unlink(path)
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from os import PathLike
 
 from asynctrace.core.batch import Batch, Mark
@@ -38,7 +38,7 @@ from asynctrace.sinks._line_reader import LineReader, size_of
 from asynctrace.sinks._lines import Lines
 from asynctrace.sinks._marks import merged, pruned_marks
 from asynctrace.sinks._paths import checked_path
-from asynctrace.sinks._replacement import put_in_place
+from asynctrace.sinks._replacement import replacing
 from asynctrace.sinks._rotation import Compression, Rotation
 from asynctrace.sinks._select import RunScan, in_order, newest_first
 from asynctrace.sinks._template import Template
@@ -271,20 +271,13 @@ class FileReader(LineReader):
         path = os.path.join(self._path, MARKS)
         if size_of(path) < _MANY_MARKS:
             return
-        unfinished = f"{path}.merged-{os.getpid()}"
         with lock.exclusive(_LOCK_TIMEOUT):
             before = list(Lines(path).marks())
             after = list(merged(before))
             if len(after) > len(before) // 2:
                 return
-            try:
-                with open(unfinished, "xb") as file:
-                    os.fchmod(file.fileno(), os.stat(path).st_mode & 0o777)
-                    file.writelines(mark_line(mark) + b"\n" for mark in after)
-                    put_in_place(file, path)
-            finally:
-                with suppress(FileNotFoundError):
-                    os.unlink(unfinished)
+            with replacing(path, like=os.stat(path)) as file:
+                file.writelines(mark_line(mark) + b"\n" for mark in after)
 
     def _state_of(self, folder: str) -> object:
         with os.scandir(os.path.join(self._path, folder)) as entries:
