@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from asynctrace.errors import DeliveryError
 from asynctrace.pipeline import home
@@ -184,8 +184,9 @@ class Closing:
         if writer is not None and writer is not current:
             writer.cancel()
             await asyncio.wait({writer}, timeout=deadline.left())
-        intake = residence.intake
-        while (intake.waiting or intake.close_gaps()) and deadline.left():
+        intake, left = residence.intake, self._left(deadline)
+        while (intake.waiting or intake.close_gaps()) and left():
+            await residence.writer.wait_for_lanes(left)  # else all records are in memory as finished ones
             residence.writer.step()
             await asyncio.sleep(0)
         for lane in residence.roster.lanes:
@@ -193,6 +194,21 @@ class Closing:
         await self._see_off(self._ending, deadline)  # those that are being taken out as well
         if residence.loop is asyncio.get_running_loop():
             residence.leave()
+
+    def _left(self, deadline: Deadline) -> Callable[[], float]:
+        """What tells the seconds left, and moves the deadline when a local store has made progress.
+
+        Lanes that have been told to end do that themselves.
+        """
+        safe = self.progress
+
+        def left() -> float:
+            nonlocal safe
+            if safe != (safe := self.progress):
+                deadline.extend()
+            return deadline.left()
+
+        return left
 
     def _begin_end(self, lane: Lane, deadline: Deadline) -> None:
         """Have the lane deliver, and close its sink, by itself."""

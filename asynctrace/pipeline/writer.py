@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 from time import monotonic
 from typing import cast
 
@@ -77,7 +78,7 @@ class Writer:
     async def drain(self) -> None:
         """Offer everything that is in the queue."""
         while self._intake.waiting:
-            await self._wait_for_lanes()
+            await self.wait_for_lanes()
             self.step()
             self._tend()
             await asyncio.sleep(0)
@@ -194,11 +195,15 @@ class Writer:
                 if self._lingering is lingering:  # else a writer at another home lingers now
                     self._lingering = None
 
-    async def _wait_for_lanes(self) -> None:
-        """Wait for the lanes that are behind, as long as they make progress."""
-        while behind := [lane for lane in self._lanes if lane.is_waited_for]:
+    async def wait_for_lanes(self, left: Callable[[], float] = lambda: inf) -> None:
+        """Wait for the lanes that are behind, as long as they make progress.
+
+        Args:
+            left: seconds that it may go on.
+        """
+        while (behind := [lane for lane in self._lanes if lane.is_waited_for]) and (most := left()):
             progress = [lane.progress for lane in behind]
-            patience = max(lane.options.patience for lane in behind)
+            patience = min(most, max(lane.options.patience for lane in behind))
             end = monotonic() + patience
             for lane in behind:
                 with suppress(TimeoutError):
