@@ -254,6 +254,17 @@ def test_ctrl_c_at_the_exit_puts_on_disk_what_a_hung_back_end_did_not_take(tmp_p
     assert [look(path).records for path in (tmp_path / ".asynctrace" / "spool").iterdir()] == [3]
 
 
+@pytest.mark.parametrize("scenario", ["one_deadline", "one_deadline_bare_loop"])
+def test_a_loop_that_ends_with_the_program_has_one_deadline_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenario: str
+) -> None:
+    monkeypatch.setenv("ASYNCTRACE_CLOSE_TIMEOUT", "8")
+    ended = Ended(tmp_path, scenario)
+    assert ended.result.returncode == 0, ended.result.stderr
+    assert ended.messages == ["m", "m"]
+    assert 8 <= float(ended.result.stdout) < 15
+
+
 @pytest.mark.parametrize("scenario", ["hung", "hung_in_loop", "down"])
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_back_end_that_hangs_delays_the_end_by_the_deadline_at_most(

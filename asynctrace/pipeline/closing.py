@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import logging
 from collections.abc import Callable, Collection
+from time import monotonic
 
 from asynctrace.errors import DeliveryError
 from asynctrace.pipeline import home
@@ -14,6 +15,9 @@ from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.flushing import Flushing
 from asynctrace.pipeline.lane import Lane
 from asynctrace.pipeline.residence import Phase, Residence
+
+_SAME_END = 1.0
+"""Seconds between two ends that are one: ``asyncio.run`` ends its loop, and then the program ends."""
 
 _LOOK_AGAIN = 1.0
 """Seconds after which closing looks whether somebody has moved its deadline."""
@@ -33,6 +37,8 @@ class Closing:
         self._residence = residence
         self._flushing = flushing
         self._deadline = Deadline(timeout)
+        self._spent = 0.0  # seconds that ends of loops and of the process have waited for nothing
+        self._spent_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._ending: dict[Lane, asyncio.Task[None]] = {}  # told to end, and not seen off yet
         self._leaving: dict[Lane, concurrent.futures.Future[None]] = {}  # taken out, and not at their end yet
@@ -54,6 +60,21 @@ class Closing:
             else:
                 residence.call(lambda: self._close_here(self._deadline))
         return residence.ended
+
+    def spend(self, seconds: float) -> None:
+        """An end has waited so long, while no local store made progress: one that follows at once has less patience."""
+        self._spent += seconds
+        self._spent_at = monotonic()
+
+    def forget_spent(self) -> None:
+        """Another end begins, unless the last one was just now."""
+        if monotonic() - self._spent_at > _SAME_END:
+            self._spent = 0.0
+
+    @property
+    def patience(self) -> float:
+        """Seconds that are left for the end that has begun."""
+        return max(home.LEAST, self.timeout - self._spent)
 
     def wait(self, closed: concurrent.futures.Future[None]) -> None:
         """Wait in this thread for what :meth:`begin` began, until the deadline."""
@@ -166,11 +187,13 @@ class Closing:
 
     async def end_of_loop(self) -> None:
         """The loop is going: wait for the tasks that still log, deliver, leave the home."""
+        self.forget_spent()
         deadline = Deadline(self.timeout)
         while home.others_end() and deadline.left():
             await self._residence.writer.drain()
             await asyncio.sleep(0.001)
         await self._end(deadline)
+        self.spend(self.timeout - deadline.left())
 
     async def _end(self, deadline: Deadline) -> None:
         """Stop the tasks, deliver until the deadline, close the sinks, leave."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures
 import logging
 import os
 import threading
@@ -34,6 +35,9 @@ GRACE = LAST_RESORT + 0.5
 
 LONGEST_END = 2 * GRACE
 """Seconds beyond a deadline for those who must not wait for a closing that hangs itself."""
+
+_LOOK = 0.02
+"""Seconds between two looks at the progress of local stores."""
 
 LEAST = 0.2
 """Seconds that closing has at exit, however long flushing took: what the users' atexit functions recorded."""
@@ -139,37 +143,55 @@ def watch(loop: asyncio.AbstractEventLoop) -> None:
 
     def close_after_delivery() -> None:
         if not loop.is_running() and not loop.is_closed():
+            left: list[Pipeline] = []
             for pipeline in pipelines():
-                guarded(pipeline.leave_loop, loop)
+                guarded(_leave, pipeline, loop, left)
+            _flush(left)
         close()
         raise_waiting(loop)
 
     loop.close = close_after_delivery  # type: ignore[method-assign]
 
 
-_spent: dict[
-    Pipeline, float
-] = {}  # seconds of its deadline that the early flush has used up without progress
+def _leave(pipeline: Pipeline, loop: asyncio.AbstractEventLoop, left: list[Pipeline]) -> None:
+    if pipeline.leave_loop(loop):
+        pipeline.closing.forget_spent()
+        left.append(pipeline)
+
+
+def _begin_exit() -> None:
+    global _ending
+    if not _ending:
+        _ending = True
+        for pipeline in pipelines():
+            pipeline.closing.forget_spent()
 
 
 def _flush_all() -> None:
-    global _ending
-    _ending = True
+    _begin_exit()
+    _flush(pipelines())
+
+
+def _flush(ending: list[Pipeline]) -> None:
     started = monotonic()
-    flushing = [(pipeline, pipeline.closing.progress, pipeline.begin_flush()) for pipeline in pipelines()]
-    for pipeline, before, done in flushing:  # all at once, one deadline
-        guarded(pipeline.wait, done, max(0.0, pipeline.close_timeout - (monotonic() - started)))
-        if pipeline.closing.progress == before:
-            _spent[pipeline] = monotonic() - started
+    flushing = [(pipeline, pipeline.closing.progress, pipeline.begin_flush()) for pipeline in ending]
+    for pipeline, progress, flushed in flushing:  # all at once, one deadline
+        guarded(_wait, pipeline, progress, flushed, started)
+
+
+def _wait(
+    pipeline: Pipeline, progress: int, flushed: concurrent.futures.Future[None], last_progress: float
+) -> None:
+    end = last_progress + pipeline.closing.patience
+    while not pipeline.wait(flushed, _LOOK) and monotonic() < end:
+        if progress != pipeline.closing.progress:
+            progress, last_progress = pipeline.closing.progress, monotonic()
+    pipeline.closing.spend(monotonic() - last_progress)
 
 
 def _close_all() -> None:
-    global _ending
-    _ending = True
-    closing = [
-        (pipeline, pipeline.closing.begin(max(LEAST, pipeline.close_timeout - _spent.get(pipeline, 0.0))))
-        for pipeline in pipelines()
-    ]
+    _begin_exit()
+    closing = [(pipeline, pipeline.closing.begin(pipeline.closing.patience)) for pipeline in pipelines()]
     try:
         for pipeline, done in closing:
             guarded(pipeline.closing.wait, done)

@@ -329,10 +329,9 @@ class Pipeline:
         """
         self.closing.wait(self.closing.begin(self.close_timeout if timeout is None else timeout))
 
-    def leave_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """That loop is about to be closed: have what is left delivered at another home."""
-        if self._residence.leave_loop(loop):
-            self.flush(self.close_timeout)
+    def leave_loop(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """That loop is about to be closed: what is left is delivered at another home; whether it was this one's."""
+        return self._residence.leave_loop(loop)
 
     def after_fork(self) -> None:
         """In a forked child: everything inherited is the parent's; keep it, use none of it, start afresh."""

@@ -464,6 +464,40 @@ def interrupted_at_exit():
     threading.Thread(target=impatient, daemon=True).start()
 
 
+def tell_seconds_of_the_end():
+    """Print them when everything else has ended; called first of all."""
+    ends = []
+    atexit.register(lambda: print(time.monotonic() - ends[0]))
+    return lambda: ends.append(time.monotonic())
+
+
+async def open_beside_a_hung_one():
+    """Two pipelines, so that nothing is waited for in turn either."""
+    for name in ("r", "s"):
+        trace = asynctrace.Trace(name, sinks=[store, Hung()])
+        await asyncio.create_task(trace.__aenter__())
+        trace.info("m")
+
+
+def one_deadline():
+    """The end of the loop, then that of the program."""
+    ends = tell_seconds_of_the_end()
+
+    async def main():
+        await open_beside_a_hung_one()
+        ends()
+
+    run(main())
+
+
+def one_deadline_bare_loop():
+    ends = tell_seconds_of_the_end()
+    loop = new_loop()
+    loop.run_until_complete(open_beside_a_hung_one())
+    ends()
+    loop.close()
+
+
 def hung_in_loop():
     asynctrace.configure(close_timeout=0.5)
 
