@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -13,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -338,6 +340,20 @@ def test_the_journal_of_a_living_process_is_not_touched(tmp_path: Path) -> None:
     assert journals(tmp_path) == []
     found = [json.loads(row[0]) for row in rows(tmp_path / "t.db", "metadata") if "count" in (row[0] or "")]
     assert [fields["count"] for fields in found] == list(range(100))
+
+
+def test_several_processes_recover_at_the_same_time(tmp_path: Path, clean: Path) -> None:
+    play(tmp_path, "rich-kill")
+    (journal,) = journals(tmp_path)
+    for number in range(15):
+        shutil.copytree(journal, journal.with_name(f"{int(journal.name[:20]) + number:020d}-{number:08x}"))
+
+    with ThreadPoolExecutor(3) as pool:
+        done = list(pool.map(lambda _: recover(tmp_path), range(3)))
+
+    assert [(each.code, each.err) for each in done] == [(0, "")] * 3
+    assert journals(tmp_path) == []
+    assert told(tmp_path / "t.db") == told(clean)
 
 
 def test_what_was_meant_for_other_sinks_waits_for_them(tmp_path: Path) -> None:

@@ -87,6 +87,22 @@ class Claim:
             raise
         return cls(path, file)
 
+    @classmethod
+    def take_if_free(cls, directory: Path) -> Claim | None:
+        """The same, unless somebody alive holds the directory, or was done with it meanwhile: then it is gone.
+
+        Raises:
+            OSError: the directory cannot be written.
+        """
+        if not is_free(directory):
+            return None
+        try:
+            return cls.take(directory)
+        except FileNotFoundError:
+            if directory.is_dir():
+                raise
+            return None
+
     def release(self) -> None:
         """Let others have it; a second call does nothing."""
         if self._file >= 0:

@@ -21,7 +21,7 @@ from asynctrace.core.decoding import mark_line
 from asynctrace.core.encoding import json_lines
 from asynctrace.core.record import NumberedRecord, Record
 from asynctrace.core.slice import SLICE
-from asynctrace.pipeline.claim import Claim, exclusively, is_free
+from asynctrace.pipeline.claim import Claim, exclusively
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.finisher import Finisher
 from asynctrace.pipeline.journal_directory import DONE, Facts, read_facts, remove_journal
@@ -100,9 +100,9 @@ class Recovery:
 
     def _recover(self, directory: Path) -> None:
         with exclusively(directory.parent, _LOCK_TIMEOUT) as gained:
-            if not gained or not is_free(directory):
-                return
-            claim = Claim.take(directory)
+            claim = Claim.take_if_free(directory) if gained else None
+        if claim is None:
+            return
         emptied = False
         try:
             emptied = self._take_over(directory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,5 +66,6 @@ def purge(directory: Path) -> int:
                 segments = Segments(path)
                 segments.look()
                 purged += segments.held
-                shutil.rmtree(path)
+                with suppress(FileNotFoundError):  # its process ended just now, and had delivered everything
+                    shutil.rmtree(path)
     return purged

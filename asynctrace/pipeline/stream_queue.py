@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asynctrace.core.clock import Clock
-from asynctrace.pipeline.claim import Claim, exclusively, is_free
+from asynctrace.pipeline.claim import Claim, exclusively
 from asynctrace.pipeline.entries import Entry
 from asynctrace.pipeline.private import make_private
 from asynctrace.pipeline.segments import Segments
@@ -125,9 +125,12 @@ class StreamQueue:
             if not gained:
                 return 0
             for path in streams(directory):
-                if any(path == stream.path for stream in self._streams) or not is_free(path):
+                if any(path == stream.path for stream in self._streams):
                     continue
-                stream = Stream(path, self._new_segments(path), Claim.take(path))
+                claim = Claim.take_if_free(path)
+                if claim is None:
+                    continue
+                stream = Stream(path, self._new_segments(path), claim)
                 try:
                     stream.segments.open()
                 except OSError as error:
