@@ -35,8 +35,12 @@ from asynctrace.sinks import registry
 
 _Key = tuple[object, ...]
 
-_SPREADING = "asynctrace.sinks.file"
-_LARGE_WRITE = 4096  # records: a burst of many runs goes to a directory file by file
+_OF_LOCAL: dict[str, dict[str, Any]] = {  # by the module of the sink, which need not be imported for it
+    "asynctrace.sinks.file": {"max_records": 4096},  # a burst of many runs goes to a directory file by file
+    "asynctrace.sinks.jsonl": {
+        "high_water": 2048
+    },  # it never waits long: what is in hand stays in the caches
+}
 
 
 class _Shared:
@@ -327,8 +331,7 @@ def lane_options(sink: AnySink, values: Settings) -> LaneOptions:
         spool_fsync=values.spool_fsync,
     )
     if isinstance(sink, LocalSink):
-        spreads = type(sink).__module__ == _SPREADING
-        return replace(options, max_records=_LARGE_WRITE) if spreads else options
+        return replace(options, **_OF_LOCAL.get(type(sink).__module__, {}))
     return replace(
         options,
         linger=values.batch_interval,

@@ -272,3 +272,25 @@ def test_text_of_a_slice_is_that_of_its_records(format: str) -> None:
     assert template.fill_slice(finished([raw(time_ns=7)])) == [
         template.fill(finished([raw(time_ns=7)])[0]).encode()
     ]
+
+
+@pytest.mark.parametrize("fields", [FIELDS, [{"nested": [1, {"a": 2}]}, {"bytes": b"x"}]])
+@pytest.mark.parametrize("is_shared", [False, True])
+async def test_fields_are_the_same_after_the_slice_has_let_go_of_them(
+    fields: list[dict[str, Any]], is_shared: bool
+) -> None:
+    raws = [raw(n, fields=codec.pack_any(fields[n % len(fields)])[0]) for n in range(20)]
+    raws += [raw(20, fields=None), raw(21, kind=1, fields=Detail(codec.pack({"task": 1}), task="t"))]
+    part = finished(raws)
+    part.is_shared = is_shared
+    before, names = part.fields, part.names
+    expected = json_lines(list(part[:]))
+    assert json_block(part) == b"\n".join([*expected, b""])
+    assert (part.fields is before) == (is_shared or fields is not FIELDS)
+    assert list(part.fields) == list(before)
+    part.let_go_of_fields()
+    half = part[10:]
+    assert isinstance(half, Slice)
+    assert half.names | part[:10].records[0].own_fields.keys() <= names
+    assert json_lines(half) == expected[10:]
+    assert [record.own_fields for record in part] == list(before)

@@ -18,7 +18,7 @@ from asynctrace.core.record import Kind, Record, Usage
 from asynctrace.core.run import COLUMN_FIELD_SET, RunContext, split_fields
 from asynctrace.core.site import Site
 from asynctrace.core.slice import Slice, parent_of
-from asynctrace.core.timestamp import SECOND_NS, THREE_DIGITS, have_nineteen_digits, micros_of_digits
+from asynctrace.core.timestamp import SECOND_NS, THREE_DIGITS, have_nineteen_digits, micros_of_lines
 
 _LEVELS = {
     level: f'","level":"{label}","mode":"{"stderr" if level >= Level.ERROR else "stdout"}","message":'
@@ -52,6 +52,8 @@ def _block_of(records: Sequence[Record]) -> bytes | None:
         return None
     if records.block is None:
         records.block = _joined_block(records)
+        if records.block is not None:
+            records.let_go_of_fields()
     return records.block
 
 
@@ -65,15 +67,15 @@ def _joined_block(part: Slice) -> bytes | None:
     if part.is_made or not part.is_simple:
         return None
     times = [raw.time_ns for raw in raws]
-    oldest, newest = min(times), max(times)
+    ordered = sorted(times)  # they nearly are, so it is one pass
+    oldest, newest = ordered[0], ordered[-1]
     if not have_nineteen_digits(oldest, newest):
         return None
-    messages = list({raw.message for raw in raws})
-    numbers = range(part.first, part.first + count)
-    texts = to_json_lines([*part.fields, *times, *numbers, *messages]).split(b"\n")
     # Behind the last line end there is one text more, an empty one.
-    message_texts = dict(zip(messages, texts[3 * count :], strict=False))
-    fields = texts[:count]
+    *fields, _ = to_json_lines(part.fields).split(b"\n")
+    *numbers, _ = to_json_lines(range(part.first, part.first + count)).split(b"\n")
+    messages = list({raw.message for raw in raws})
+    message_texts = dict(zip(messages, to_json_lines(messages).split(b"\n"), strict=False))
     resolve, usage_text = part.sites.resolve, _usage_text(part.usage)
     context = span = code = message = None
     opening = near = far = middle = b""
@@ -99,9 +101,9 @@ def _joined_block(part: Slice) -> bytes | None:
             _continued(text) if raw.run.metadata else text for text, raw in zip(fields, raws, strict=True)
         ]
     pieces = [_NEXT] * (count * _PIECES)
-    pieces[1::_PIECES] = texts[2 * count : 3 * count]
+    pieces[1::_PIECES] = numbers
     pieces[2::_PIECES] = _heads(part.producer, times, oldest, newest)
-    pieces[3::_PIECES] = [*map(micros_of_digits, texts[count : 2 * count])]
+    pieces[3::_PIECES] = micros_of_lines(to_json_lines(times), count)
     pieces[4::_PIECES] = middles
     pieces[5::_PIECES] = fields
     for place, line in zip(part.special, _lines_of_records([*part.special.values()]), strict=True):

@@ -74,6 +74,12 @@ class RawRecord(Struct, gc=False):
     thread: int = field(default_factory=get_ident)
 
 
+def payload_of(raw: RawRecord) -> bytes:
+    """The packed fields; empty when there are none."""
+    fields = raw.fields
+    return fields if isinstance(fields, bytes) else (fields.payload or b"") if fields is not None else b""
+
+
 class NumberedRecord(RawRecord, gc=False):
     """A raw record that got its number in the caller, because it stands in the journal.
 

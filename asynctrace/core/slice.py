@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, overload
 
-from asynctrace.core import timestamp
+from asynctrace.core import codec, timestamp
 from asynctrace.core.codec import to_json_lines
 from asynctrace.core.context import SpanContext, span_of
-from asynctrace.core.record import Kind, RawRecord, Record, Usage
+from asynctrace.core.record import Kind, RawRecord, Record, Usage, payload_of
 from asynctrace.core.run import COLUMN_FIELD_SET, RunContext
 from asynctrace.core.site import SiteCache
 from asynctrace.core.size import RECORD_BYTES, text_size
@@ -43,12 +43,15 @@ class Slice(Sequence[Record]):
     """
 
     __slots__ = (
+        "_contexts",
         "_count",
+        "_fields",
         "_made",
         "_names",
         "block",
-        "fields",
         "first",
+        "is_flat",
+        "is_shared",
         "payloads",
         "producer",
         "raws",
@@ -72,7 +75,7 @@ class Slice(Sequence[Record]):
         self.producer = producer
         self.first = first
         self.raws = raws
-        self.fields = fields
+        self._fields: Sequence[dict[str, Any]] | None = fields
         self.payloads = payloads
         if text is None:
             text = text_size("".join([raw.message for raw in raws]))
@@ -83,8 +86,13 @@ class Slice(Sequence[Record]):
         self.special: Mapping[int, Record] = {}
         """Records, by place, that hold more than their raw record does."""
         self.block: bytes | None = None  # filled by the encoder when the first lane asks
+        self.is_flat = False
+        """Whether no own field is a list, a dict or bytes."""
+        self.is_shared = False
+        """Whether several lanes have it."""
         self._count = len(raws)
         self._made: list[Record] | None = None
+        self._contexts: set[RunContext] | None = None
         self._names: set[str] | None = None
 
     @property
@@ -105,6 +113,23 @@ class Slice(Sequence[Record]):
         return made
 
     @property
+    def fields(self) -> Sequence[dict[str, Any]]:
+        """The own fields of each in canonical form."""
+        fields = self._fields
+        if fields is None:
+            fields, _ = codec.canonical_many([payload_of(raw) for raw in self.raws])
+            self._fields = fields
+        return fields
+
+    def let_go_of_fields(self) -> None:
+        """For who has read what he needs, and nobody else will: who looks again has them decoded again.
+
+        Dicts are most of what a slice holds, and alone in counting for the garbage collector.
+        """
+        if self.is_flat and not self.is_shared and not self.is_made:
+            self._fields = None
+
+    @property
     def names(self) -> set[str]:
         """The names of all own fields."""
         if self._names is None:
@@ -123,7 +148,11 @@ class Slice(Sequence[Record]):
     def contexts(self) -> set[RunContext]:
         """The handles that the records were made with."""
         raws = self.raws
-        return {record.context for record in self.records} if self.is_made else {raw.run for raw in raws}
+        if self.is_made:
+            return {record.context for record in self.records}
+        if self._contexts is None:
+            self._contexts = {raw.run for raw in raws}
+        return self._contexts
 
     @property
     def times_ns(self) -> list[int]:
@@ -224,6 +253,7 @@ class Slice(Sequence[Record]):
             self.usage,
             self.sites,
         )
+        part.is_flat, part.is_shared = self.is_flat, self.is_shared
         part.special = {
             place - start: record for place, record in self.special.items() if start <= place < stop
         }

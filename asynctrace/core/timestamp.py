@@ -5,6 +5,7 @@ It sorts as text and compares with SQLite's ``datetime('now')``; with a ``T`` it
 
 from __future__ import annotations
 
+import struct
 import time
 from datetime import UTC, datetime
 from operator import itemgetter
@@ -19,6 +20,8 @@ _NINETEEN_DIGITS = 10**18
 
 micros_of_digits = itemgetter(slice(10, 16))
 """The microseconds of a stamp in nanoseconds that is text of nineteen digits, see :func:`have_nineteen_digits`."""
+
+_MICROS_OF_LINE = "10x6s4x"  # seconds, microseconds, the rest of the nanoseconds with the line end
 
 _seconds: dict[int, str] = {}
 _CACHED_SECONDS = 64  # records arrive in time order, so few seconds are alive at once
@@ -64,3 +67,12 @@ def have_nineteen_digits(oldest: int, newest: int) -> bool:
     True
     """
     return oldest >= _NINETEEN_DIGITS and newest < 10 * _NINETEEN_DIGITS
+
+
+def micros_of_lines(digits: bytes, count: int) -> tuple[bytes, ...]:
+    """The microseconds of so many stamps of nineteen digits, each with a line end behind it.
+
+    >>> micros_of_lines(b"1700000000123456789\n1700000000000001000\n", 2)
+    (b'123456', b'000001')
+    """
+    return struct.unpack(_MICROS_OF_LINE * count, digits)

@@ -10,7 +10,7 @@ from asynctrace.core import codec
 from asynctrace.core.clock import SYSTEM_CLOCK
 from asynctrace.core.context import SpanContext, span_of
 from asynctrace.core.exceptions import Caught, ExceptionInfo, tell
-from asynctrace.core.record import Detail, Kind, RawRecord, Record
+from asynctrace.core.record import Detail, Kind, RawRecord, Record, payload_of
 from asynctrace.core.redaction import Redactor
 from asynctrace.core.site import SiteCache
 from asynctrace.core.size import RAW_BYTES, RECORD_BYTES, text_size
@@ -63,11 +63,7 @@ class Finisher:
         details = [raw.fields for raw in raws]
         # One call of the decoder for the whole slice, one look at all messages.
         kinds = set(map(type, details))
-        payloads = (
-            cast("list[bytes]", details)
-            if kinds == _BYTES
-            else [d if isinstance(d, bytes) else _payload_of(d) for d in details]
-        )
+        payloads = cast("list[bytes]", details) if kinds == _BYTES else [payload_of(raw) for raw in raws]
         fields, nested = codec.canonical_many(payloads, self.redactor.text_of_bytes)
         messages = "".join([raw.message for raw in raws])
         if _needs_cleaning(messages):
@@ -84,6 +80,7 @@ class Finisher:
             self._sites,
             text_size(messages),
         )
+        part.is_flat = not nested
         self._size += part.size - len(raws) * (RECORD_BYTES - RAW_BYTES)
         if not _PLAIN.issuperset(kinds) or any([raw.kind for raw in raws]):
             part.special = _special_records(part)
@@ -129,10 +126,6 @@ def take_task(span: SpanContext) -> str | None:
     """The name of the asyncio task that entered the span, for the record of its start; it is told once."""
     task, span.task = span.task, None
     return codec.text_of(task.get_name()) if task is not None else None
-
-
-def _payload_of(detail: Detail | None) -> bytes:
-    return (detail.payload or b"") if detail is not None else b""
 
 
 def _needs_cleaning(messages: str) -> bool:

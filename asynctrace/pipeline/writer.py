@@ -15,7 +15,7 @@ from asynctrace.core import codec
 from asynctrace.core.level import Level
 from asynctrace.core.record import RawRecord
 from asynctrace.core.run import RunContext
-from asynctrace.core.slice import SLICE
+from asynctrace.core.slice import SLICE, Slice
 from asynctrace.pipeline import awaited
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.finisher import Finisher
@@ -159,6 +159,8 @@ class Writer:
                 raise
             self._offer_singly(raws, error)
             return
+        if isinstance(records, Slice):
+            records.is_shared = len(self._lanes) > 1
         numbered = awaited.number(self._intake, raws, first) if self._intake.claims else None
         if numbered:
             for lane in self._lanes:
