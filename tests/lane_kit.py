@@ -11,7 +11,7 @@ import asynctrace
 from asynctrace import Batch, LaneOptions, Mark, Record, RetryPolicy, Trace, TransientSinkError
 from asynctrace.pipeline.ledger import LaneStats
 
-DEADLINE = 10.0
+DEADLINE = 30.0
 """Seconds after which a condition that should hold counts as broken."""
 
 QUICK = LaneOptions(retry=RetryPolicy(base=0.001, ceiling=0.002))

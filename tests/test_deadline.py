@@ -35,7 +35,7 @@ class SlowStore(LocalSink):
     async def write(self, batch: Batch) -> None:
         if next(self._writes) == self._hangs_at:
             await asyncio.Event().wait()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.1)
         self.stored += [record.fields["i"] for record in batch if "i" in record.fields]
 
     async def aclose(self) -> None: ...
@@ -49,7 +49,7 @@ async def emit(store: SlowStore) -> Pipeline:
     async with Trace(sinks=[(store, LaneOptions(max_records=8, short=8))]) as trace:
         for i in range(100):
             trace.info("x", i=i)
-        await trace.aclose(timeout=0.25)
+        await trace.aclose(timeout=0.5)
         return trace.pipeline
 
 

@@ -132,6 +132,7 @@ async def test_the_first_one_out_does_not_close_what_others_hold() -> None:
 
 
 async def test_close_on_the_home_loop_schedules_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    asynctrace.configure(close_timeout=60)
     sink = ScriptedSink()
     trace = Trace("r", sinks=[(sink, QUICK)])
     await trace.__aenter__()
@@ -141,7 +142,7 @@ async def test_close_on_the_home_loop_schedules_and_says_so_once(caplog: pytest.
         trace.flush()
         trace.flush()
         trace.close()
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 30, "it waited"
     await auntil(lambda: sink.closed == 1)
     assert sink.messages == ["m"]
     said = [record.getMessage() for record in caplog.records if "aclose" in record.getMessage()]
@@ -265,14 +266,16 @@ async def test_aclose_that_is_cancelled_three_times_delivers_first() -> None:
 
 async def test_leaving_a_block_that_is_cancelled_delivers_first() -> None:
     sink = ScriptedSink()
+    inside = asyncio.Event()
 
     async def work() -> None:
         async with Trace("r", sinks=[(sink, QUICK)]) as trace:
             trace.info("m")
+            inside.set()
             await asyncio.Event().wait()
 
     task = asyncio.create_task(work())
-    await asyncio.sleep(0.01)
+    await inside.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -439,13 +442,14 @@ async def test_records_after_the_end_still_reach_local_stores() -> None:
 
 
 async def test_a_hung_sink_delays_closing_by_the_deadline_and_the_rest_is_told() -> None:
+    asynctrace.configure(close_timeout=60)
     hung, healthy = GateSink(), MemorySink()
     async with Trace("r", sinks=[(hung, QUICK), healthy]) as trace:
         pipeline = trace.pipeline
         trace.info("m")
         started = time.monotonic()
         await trace.aclose(timeout=0.1)
-        assert 0.05 < time.monotonic() - started < 2
+        assert 0.05 < time.monotonic() - started < 30
     assert logs(healthy) == ["m"]
     stats = pipeline.stats()
     assert stats.balanced

@@ -7,6 +7,7 @@ import base64
 import gzip
 import json
 import logging
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -100,6 +101,7 @@ INNOCENT = (
 
 # What all secrets have in common as it shows in base64, by what stands before it modulo 3.
 IN_BASE64 = [base64.b64encode(b"x" * before + b"HUNTER7XW")[4:12].decode() for before in range(3)]
+MADE = re.compile(rb"ZQ\d{5}HUNTER7XW")
 
 
 class Plants:
@@ -110,7 +112,8 @@ class Plants:
 
     def secret(self, where: str) -> str:
         # Sixteen capitals and digits, as an AWS key has; no part of it occurs by chance.
-        secret = f"ZQ{len(self.made):05d}HUNTER7XW"[:16]
+        secret = f"ZQ{len(self.made):05d}HUNTER7XW"
+        assert MADE.fullmatch(secret.encode())
         self.made[secret] = where
         return secret
 
@@ -119,8 +122,12 @@ class Plants:
 
     def found_in(self, data: bytes) -> dict[str, str]:
         """What of it is there, and where it was planted."""
+        # One search for what all of them have in common; one for each would read megabytes a thousand times.
+        there = {made.decode() for made in MADE.findall(data)} | {
+            card for card in CARDS if card.encode() in data
+        }
         encoded = {text: "in base64" for text in IN_BASE64 if text.encode() in data}
-        return encoded | {secret: where for secret, where in self.made.items() if secret.encode() in data}
+        return encoded | {secret: self.made.get(secret, "not planted") for secret in there}
 
 
 class Opaque:

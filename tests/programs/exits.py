@@ -397,17 +397,17 @@ def press_after(counts, least):
 
 def daemon_threads():
     trace = asynctrace.Trace("r", sinks=[store])
+    counts = {"a": 0, "b": 0}
 
     def work(name):
-        i = 0
         while True:
-            trace.info(f"{name} {i}")
-            i += 1
+            trace.info(f"{name} {counts[name]}")
+            counts[name] += 1
             time.sleep(0.001)
 
-    for name in ("a", "b"):
+    for name in counts:
         threading.Thread(target=work, args=(name,), daemon=True).start()
-    while trace.pipeline.stats().emitted < 100:
+    while min(counts.values()) < 50:
         time.sleep(0.001)
     trace.info("main is done")
 
@@ -534,6 +534,8 @@ def aclose_cancelled():
         async def write(self, batch):
             await asyncio.sleep(0.2)
 
+    asynctrace.configure(close_timeout=2)  # its `aclose` hangs for as long
+
     async def main():
         trace = asynctrace.Trace("r", sinks=[store, (Slow(), asynctrace.LaneOptions())])
         await trace.__aenter__()
@@ -610,8 +612,8 @@ def interrupted_twice():
 def interrupted_twice_script():
     trace = asynctrace.Trace("r", sinks=[store])
     trace.info("before")
-    threading.Thread(target=press, args=(0.1,)).start()
     try:
+        threading.Thread(target=press, args=(0.1,)).start()
         time.sleep(60)
     finally:
         trace.info("cleaning up")
