@@ -4,6 +4,7 @@ Usage: python journal.py SCENARIO STORE_URL [WITNESS]
 """
 
 import ctypes
+import importlib
 import mmap
 import os
 import signal
@@ -85,6 +86,11 @@ def secrets():
 
 def nursery():
     """Have a child record for each line that comes, and say its number; starting an interpreter takes far longer."""
+    # What is imported at the first use, likewise: the children are to die while they recover and record.
+    for name in asynctrace.__all__:
+        getattr(asynctrace, name)
+    importlib.import_module("asynctrace.journaling")
+    importlib.import_module("asynctrace.sinks.sqlite")
     for line in sys.stdin:
         path, number, threads, flushing = line.split()
         child = os.fork()
