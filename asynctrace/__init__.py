@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from asynctrace.pipeline.report import LaneReport as LaneReport
     from asynctrace.pipeline.retry import RetryPolicy as RetryPolicy
     from asynctrace.pipeline.spool_page import SpoolStats as SpoolStats
+    from asynctrace.ports import BulkReader as BulkReader
     from asynctrace.ports import CandidReader as CandidReader
     from asynctrace.ports import LocalSink as LocalSink
     from asynctrace.ports import Processor as Processor
@@ -126,7 +127,7 @@ _WHERE = {
     "pipeline.report": "FlushReport LaneReport",
     "pipeline.retry": "RetryPolicy",
     "pipeline.spool_page": "SpoolStats",
-    "ports": "CandidReader LocalSink Processor Reader Sink SizedReader",
+    "ports": "BulkReader CandidReader LocalSink Processor Reader Sink SizedReader",
     "pruning": "aprune prune",
     "reading": "SpanNode StoredRun afind_trace afind_traces find_trace find_traces open_store",
     "receipt": "Receipt",

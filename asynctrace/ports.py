@@ -152,5 +152,17 @@ class CandidReader(Reader, Protocol):
         """What the questions so far could not read, unless a run that they found tells it; in words."""
 
 
+@runtime_checkable
+class BulkReader(Reader, Protocol):
+    """A reader of a store that is read from end to end for each question: it also gives all records in one go."""
+
+    def all_records(self) -> AsyncIterator[Record]:
+        """The records of all runs, structural ones included, each once, in the order they were written.
+
+        Raises:
+            StoreError: the store is not there or holds something else.
+        """
+
+
 Processor = Callable[[Record], Record | None]
 """Looks at a finished record in the writer, before redaction: gives it back, another one, or None to filter it."""

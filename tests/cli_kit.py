@@ -47,10 +47,13 @@ class Done:
     err: str
 
 
-def run(*arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Done:
-    """The command as people run it."""
+def run(
+    *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, program: str | None = None
+) -> Done:
+    """The command as people run it, or a program that does."""
+    started = ["-m", "asynctrace"] if program is None else ["-c", program]
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "asynctrace", *arguments],
+        [sys.executable, "-W", "error", *started, *arguments],
         cwd=cwd,
         env=clean_environment(**measured(), **(env or {})),
         stdin=subprocess.DEVNULL,

@@ -332,6 +332,40 @@ def test_stats_counts_what_is_stored(shop: Shop, here: Here) -> None:
     assert document["first"] < document["last"]
 
 
+COUNT_OPENED = """
+import sys
+
+from asynctrace.cli import main
+
+opened = []
+
+
+def look(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("t.jsonl"):
+        opened.append(arguments[0])
+
+
+sys.addaudithook(look)
+main(sys.argv[1:])
+print(len(opened), file=sys.stderr)
+"""
+
+
+def test_stats_of_many_runs_in_one_file_does_not_read_it_for_each_of_them(tmp_path: Path) -> None:
+    url = STORES["jsonl"].format(tmp_path)
+    for number in range(20):
+        with Trace(f"run-{number}", sinks=[url]) as trace:
+            trace.info("hello")
+    lines = (tmp_path / "t.jsonl").read_bytes()
+    (tmp_path / "t.jsonl").write_bytes(lines + lines)  # a batch that was written again
+
+    told = run("stats", "--store", url, "--json", program=COUNT_OPENED)
+
+    document = json.loads(told.out)
+    assert (document["runs"]["total"], document["records"]["total"]) == (20, 20)
+    assert int(told.err) <= 2
+
+
 def test_stats_for_people_and_its_limit(shop: Shop, here: Here) -> None:
     told = here("stats", "--store", shop[0], "--limit", "1").out
 

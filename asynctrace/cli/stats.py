@@ -41,7 +41,11 @@ async def _count(store: str | None) -> Tally:
     try:
         async for summary in reader.runs(everything):
             tally.add_run(summary)
-            async for record in reader.records(summary.run_id, everything):
+            if not isinstance(reader, asynctrace.BulkReader):
+                async for record in reader.records(summary.run_id, everything):
+                    tally.add(record)
+        if isinstance(reader, asynctrace.BulkReader):
+            async for record in reader.all_records():
                 tally.add(record)
         tally.problems += problems_of(reader)
     finally:

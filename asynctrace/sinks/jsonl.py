@@ -6,7 +6,7 @@ Format: JSON Lines (jsonlines.org): UTF-8, one object a line; ``kind`` tells rec
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from os import PathLike
 
 from asynctrace.core.batch import Batch, Mark
@@ -25,7 +25,7 @@ from asynctrace.sinks._lines import Lines
 from asynctrace.sinks._paths import checked_path
 from asynctrace.sinks._rewriting import Rewriting, remove
 from asynctrace.sinks._rotation import Compression, Rotation, number_of, rotated
-from asynctrace.sinks._select import RunScan, in_order, newest_first
+from asynctrace.sinks._select import RunScan, Seen, in_order, newest_first
 from asynctrace.sinks._tidying import claimed
 
 _TRIES = 5  # to find the runs that are to be pruned as they were before
@@ -96,6 +96,18 @@ class JsonLinesReader(LineReader):
     Args:
         path: the file that is written to.
     """
+
+    def all_records(self) -> AsyncIterator[Record]:
+        """The records of all runs, each once, in the order they were written; in one go, not run by run.
+
+        Raises:
+            StoreError: the file is not there or cannot be read.
+        """
+        return self._pull(self._all_records)
+
+    def _all_records(self) -> Iterator[Record]:
+        seen = Seen()
+        return (record for record in self._lines().records() if not seen.before(record))
 
     def _runs(self, query: Query) -> Iterator[RunSummary]:
         lines = self._lines()
