@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lane_kit import until
 
 import asynctrace
 from asynctrace import (
@@ -338,6 +339,7 @@ def test_flush_tells_what_was_not_safe_in_time(sink: MemorySink) -> None:
     first, second, good = Trace(sinks=[Down()]), Trace(sinks=[Down()]), Trace(sinks=[sink])
     for trace in (first, second, good):
         trace.info("x")
+    until(lambda: len(sink.records) == 2)
     with pytest.raises(DeliveryError) as caught:
         asynctrace.flush(0.1)
     assert [failure.records for failure in caught.value.failures] == [2, 2]

@@ -80,11 +80,10 @@ async def test_what_is_pending_makes_the_report_false_and_names_the_lane() -> No
     hung, healthy = GateSink(), ScriptedSink()
     async with Trace("r", sinks=[(hung, QUICK), (healthy, QUICK)]) as trace:
         trace.info("m")
+        await auntil(lambda: healthy.messages)
         report = await trace.aflush(0.1)
         assert not report
         assert [(failure.lane, failure.records) for failure in report.failures] == [("gate", 2)]
-        await auntil(lambda: healthy.messages)
-        report = await trace.aflush(0.1)
         assert [(lane.safe, lane.pending) for lane in report.lanes] == [(0, 2), (2, 0)]
         hung.gate.set()
         assert (await trace.aflush()).ok

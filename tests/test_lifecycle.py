@@ -461,6 +461,7 @@ async def test_a_flush_that_runs_out_of_time_names_the_lane() -> None:
     hung = GateSink()
     async with Trace("r", sinks=[(hung, QUICK)], fail_silently=False) as trace:
         trace.info("m")
+        await auntil(hung.waiting.is_set)
         with pytest.raises(asynctrace.DeliveryError) as caught:
             await trace.aflush(0.05)
         (failure,) = caught.value.failures
