@@ -279,11 +279,14 @@ import asyncio, sys
 import lane_kit
 from lane_kit import SPILLING
 from asynctrace import Trace
+told = 0
 class Remote(lane_kit.Remote):
     async def write(self, batch):
+        global told
         for record in batch:
             print(record.producer, record.seq, flush=True)
-        await asyncio.sleep(0.001)
+        told += len(batch)
+        await asyncio.sleep(0.001 if told < int(sys.argv[1]) else 0.05)  # not done before it is killed
 async def main():
     async with Trace("run", sinks=[(Remote(), SPILLING)]) as trace:
         trace.info("new")
@@ -299,7 +302,7 @@ def test_killed_while_replaying_nothing_is_lost_and_at_most_a_batch_comes_twice(
     asyncio.run(record(Remote(up=False), 0, 2_000))
     path = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     process = subprocess.Popen(
-        [sys.executable, "-c", f"import sys; sys.path[:0] = {path!r}\n{REPLAYER}"],
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {path!r}\n{REPLAYER}", str(lines)],
         stdout=subprocess.PIPE,
         text=True,
     )
