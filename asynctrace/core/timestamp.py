@@ -72,7 +72,7 @@ def have_nineteen_digits(oldest: int, newest: int) -> bool:
 def micros_of_lines(digits: bytes, count: int) -> tuple[bytes, ...]:
     """The microseconds of so many stamps of nineteen digits, each with a line end behind it.
 
-    >>> micros_of_lines(b"1700000000123456789\n1700000000000001000\n", 2)
+    >>> micros_of_lines(b"1700000000123456789\\n1700000000000001000\\n", 2)
     (b'123456', b'000001')
     """
     return struct.unpack(_MICROS_OF_LINE * count, digits)
