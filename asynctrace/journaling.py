@@ -72,25 +72,20 @@ def _recorder(level: Level, long_way: str, result: Awaited | None, inside: bool)
             return getattr(self, long_way)(number_of_level, message, args, fields, caller())
         try:
             screen = intake.screen
-            texts = screen.texts
-            payload = None
+            names, texts = screen.names, screen.texts
             passes = message in texts
-            if fields:
-                if passes:
-                    passes = screen.names.issuperset(fields)
-                    for value in fields.values():
-                        kind = type(value)
-                        # Most values are these two; a look into a set costs three times as much.
-                        if kind is int or kind is float:
-                            continue
-                        if value not in texts if kind is str else kind not in PLAIN:
-                            passes = False
-                            break
-                if not (passes or screen.passes(message, fields)):
-                    return getattr(self, long_way)(number_of_level, message, args, fields, caller())
-                payload = pack(fields)
-            elif not (passes or screen.passes(message, fields)):
+            for name in fields:  # walked in half the time that the values take
+                if name in names:
+                    value = fields[name]
+                    kind = type(value)
+                    # Most values are numbers; a look into a set costs three times as much.
+                    if kind is int or kind is float or (value in texts if kind is str else kind in PLAIN):
+                        continue
+                passes = False
+                break
+            if not (passes or screen.passes(message, fields)):
                 return getattr(self, long_way)(number_of_level, message, args, fields, caller())
+            payload = pack(fields) if fields else None
             frame = _getframe(1)
         except BaseException as error:  # the long way takes every value; an interrupt goes on afterwards
             return getattr(self, long_way)(number_of_level, message, args, fields, caller(), interrupt=error)
@@ -109,8 +104,7 @@ def _recorder(level: Level, long_way: str, result: Awaited | None, inside: bool)
                 or (span_id and span_id not in segment.spans)
             ):
                 journal.refer(context, span, code, lasti)
-            raw = NumberedRecord(number_of_level, context, span, message, payload, code, lasti)
-            raw.number = number
+            raw = NumberedRecord(number_of_level, context, span, message, payload, code, lasti, number=number)
             entry = pack(
                 (
                     RECORD,
