@@ -255,14 +255,17 @@ def test_ctrl_c_at_the_exit_puts_on_disk_what_a_hung_back_end_did_not_take(tmp_p
 
 
 @pytest.mark.parametrize("scenario", ["one_deadline", "one_deadline_bare_loop"])
-def test_a_loop_that_ends_with_the_program_has_one_deadline_with_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenario: str
-) -> None:
-    monkeypatch.setenv("ASYNCTRACE_CLOSE_TIMEOUT", "8")
+def test_a_loop_that_ends_with_the_program_has_one_deadline_with_it(tmp_path: Path, scenario: str) -> None:
     ended = Ended(tmp_path, scenario)
     assert ended.result.returncode == 0, ended.result.stderr
     assert ended.messages == ["m", "m"]
-    assert 8 <= float(ended.result.stdout) < 15
+    assert 5 <= float(ended.result.stdout) < 10, "two deadlines"
+
+
+def test_what_closing_has_waited_for_in_vain_the_exit_does_not_wait_for_again(tmp_path: Path) -> None:
+    ended = Ended(tmp_path, "one_deadline_thread")
+    assert ended.result.returncode == 0, ended.result.stderr
+    assert 5 <= float(ended.result.stdout) < 12, "two deadlines, and what is granted beyond them"
 
 
 @pytest.mark.parametrize("scenario", ["hung", "hung_in_loop", "down"])

@@ -16,8 +16,8 @@ from asynctrace.pipeline.flushing import Flushing
 from asynctrace.pipeline.lane import Lane
 from asynctrace.pipeline.residence import Phase, Residence
 
-_SAME_END = 1.0
-"""Seconds between two ends that are one: ``asyncio.run`` ends its loop, and then the program ends."""
+_SAME_END = 3.0
+"""Seconds between two ends that are one: ``asyncio.run`` ends its loop, or somebody closes, then the program ends."""
 
 _LOOK_AGAIN = 1.0
 """Seconds after which closing looks whether somebody has moved its deadline."""
@@ -109,6 +109,9 @@ class Closing:
 
     def _say_unsafe(self, closed: concurrent.futures.Future[None]) -> None:
         report = self._flushing.report(done=closed.done())
+        if not closed.done():
+            self.forget_spent()
+            self.spend(self.timeout)
         if not report:
             producer = self._residence.producer
             diagnostics.say(logging.ERROR, ("close", producer), "closing: %s", DeliveryError(report.failures))

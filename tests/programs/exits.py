@@ -498,6 +498,19 @@ def one_deadline_bare_loop():
     loop.close()
 
 
+def one_deadline_thread():
+    """A sink that blocks the loop's thread is not at its end when closing gives up; the exit does not wait again."""
+
+    class Blocking(Hung):
+        async def write(self, batch):
+            time.sleep(3600)  # noqa: ASYNC251
+
+    ends = tell_seconds_of_the_end()
+    ends()
+    with asynctrace.Trace("r", sinks=[Blocking()]) as trace:
+        trace.info("m")
+
+
 def hung_in_loop():
     asynctrace.configure(close_timeout=0.5)
 
