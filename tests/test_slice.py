@@ -294,3 +294,18 @@ async def test_fields_are_the_same_after_the_slice_has_let_go_of_them(
     assert half.names | part[:10].records[0].own_fields.keys() <= names
     assert json_lines(half) == expected[10:]
     assert [record.own_fields for record in part] == list(before)
+
+
+@pytest.mark.parametrize("first", [1, 900, 999, 1_000, 1_744, 1_745, 9_999, 999_900, 2**40 - 7])
+@pytest.mark.parametrize("levels", [[Level.INFO], [Level.INFO, Level.INFO, Level.ERROR]])
+async def test_lines_have_the_numbers_of_their_records(first: int, levels: list[Level]) -> None:
+    finisher = Finisher("0" * 20)
+    finisher.skip(first - 1)
+    raws = [raw(n, lasti=0, level=levels[n % len(levels)]) for n in range(SLICE)]
+    raws[0].kind = raws[-1].kind = int(Kind.RUN_START)
+    part = finisher.finish(raws)
+    lines = json_block(part).splitlines()
+    assert [RecordDecoder().from_json(line).seq for line in lines] == list(range(first, first + SLICE))
+    for record in part:
+        record.json = None
+    assert lines == json_lines(list(part))

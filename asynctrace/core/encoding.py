@@ -14,7 +14,7 @@ from asynctrace.core.codec import to_json, to_json_lines
 from asynctrace.core.context import SpanContext, span_of
 from asynctrace.core.level import LABELS, Level
 from asynctrace.core.process import ProcessInfo
-from asynctrace.core.record import Kind, Record, Usage
+from asynctrace.core.record import Kind, RawRecord, Record, Usage
 from asynctrace.core.run import COLUMN_FIELD_SET, RunContext, split_fields
 from asynctrace.core.site import Site
 from asynctrace.core.slice import Slice, parent_of
@@ -25,8 +25,11 @@ _LEVELS = {
     for level, label in LABELS.items()
 }
 _LEVEL_BYTES = {level: text.encode() for level, text in _LEVELS.items()}
-_FIRST, _NEXT = b'{"seq":', b'}\n{"seq":'
-_PIECES = 6  # of a line: its beginning, number, up to the microseconds, these, up to the own fields, these
+_END = b"}\n"
+_NEXT = _END + b'{"seq":'
+_PIECES = 6  # of a line: up to the last digits of its number, these, up to its microseconds, these, up to its fields, …
+_THOUSAND = 1000
+_THREE_DIGITS = [text.encode() for text in THREE_DIGITS]
 _LOG = Kind.LOG
 
 
@@ -60,20 +63,71 @@ def _block_of(records: Sequence[Record]) -> bytes | None:
 def _joined_block(part: Slice) -> bytes | None:
     """The lines of the slice, joined of what it is made of; None where that takes a closer look.
 
-    What every record has of its own (number, time, fields) comes from one call of the encoder, which puts no raw line
-    end into any of them; the loop looks only for what changes from neighbour to neighbour.
+    What every record has of its own (time, fields) comes from one call of the encoder, which puts no raw line end into
+    any of them; loops look only for what changes from neighbour to neighbour.
     """
     raws, count = part.raws, len(part)
     if part.is_made or not part.is_simple:
         return None
-    times = [raw.time_ns for raw in raws]
+    times = part.times_ns
     ordered = sorted(times)  # they nearly are, so it is one pass
     oldest, newest = ordered[0], ordered[-1]
     if not have_nineteen_digits(oldest, newest):
         return None
-    # Behind the last line end there is one text more, an empty one.
-    *fields, _ = to_json_lines(part.fields).split(b"\n")
-    *numbers, _ = to_json_lines(range(part.first, part.first + count)).split(b"\n")
+    *fields, _ = to_json_lines(part.fields).split(b"\n")  # behind the last line end there is an empty text
+    if any(handle.metadata for handle in part.contexts):
+        fields = [
+            _continued(text) if raw.run.metadata else text for text, raw in zip(fields, raws, strict=True)
+        ]
+    pieces = [b""] * (count * _PIECES)
+    pieces[0::_PIECES], pieces[1::_PIECES] = _numbers(part.first, count)
+    pieces[2::_PIECES] = _heads(part.producer, times, oldest, newest)
+    pieces[3::_PIECES] = micros_of_lines(to_json_lines(times), count)
+    pieces[4::_PIECES] = _middles(part, raws[:1]) * count if _are_alike(raws) else _middles(part, raws)
+    pieces[5::_PIECES] = fields
+    for place, line in zip(part.special, _lines_of_records([*part.special.values()]), strict=True):
+        start = place * _PIECES
+        pieces[start : start + _PIECES] = [_END + line[:-1], *[b""] * (_PIECES - 1)]
+    pieces[0] = pieces[0].removeprefix(_END)
+    pieces.append(_END)
+    return b"".join(pieces)
+
+
+def _numbers(first: int, count: int) -> tuple[list[bytes], list[bytes]]:
+    """For each record the end of the line before and the beginning of its own, and the last digits of its number."""
+    if first < _THOUSAND:
+        *digits, _ = to_json_lines(range(first, first + count)).split(b"\n")
+        return [_NEXT] * count, digits
+    beginnings, digits = [], []
+    while left := count - len(digits):
+        thousands, rest = divmod(first + len(digits), _THOUSAND)
+        ends = _THREE_DIGITS[rest : rest + left]
+        beginnings += [b"%b%d" % (_NEXT, thousands)] * len(ends)
+        digits += ends
+    return beginnings, digits
+
+
+def _are_alike(raws: Sequence[RawRecord]) -> bool:
+    """Whether they differ in number, time and own fields only."""
+    first = raws[0]
+    message, code, lasti, level = first.message, first.code, first.lasti, first.level
+    run, span, thread = first.run, first.span, first.thread
+    for raw in raws:
+        if (
+            raw.message is not message
+            or raw.code is not code
+            or raw.lasti != lasti
+            or raw.level != level
+            or raw.run is not run
+            or raw.span is not span
+            or raw.thread != thread
+        ):
+            return False
+    return True
+
+
+def _middles(part: Slice, raws: Sequence[RawRecord]) -> list[bytes]:
+    """For each record what stands between its microseconds and its own fields."""
     messages = list({raw.message for raw in raws})
     message_texts = dict(zip(messages, to_json_lines(messages).split(b"\n"), strict=False))
     resolve, usage_text = part.sites.resolve, _usage_text(part.usage)
@@ -96,22 +150,7 @@ def _joined_block(part: Slice) -> bytes | None:
             near = f',"thread":{thread}{usage_text}'.encode()
             middle = b""
         middles.append(middle := middle or opening + near + far)
-    if any(handle.metadata for handle in part.contexts):
-        fields = [
-            _continued(text) if raw.run.metadata else text for text, raw in zip(fields, raws, strict=True)
-        ]
-    pieces = [_NEXT] * (count * _PIECES)
-    pieces[1::_PIECES] = numbers
-    pieces[2::_PIECES] = _heads(part.producer, times, oldest, newest)
-    pieces[3::_PIECES] = micros_of_lines(to_json_lines(times), count)
-    pieces[4::_PIECES] = middles
-    pieces[5::_PIECES] = fields
-    for place, line in zip(part.special, _lines_of_records([*part.special.values()]), strict=True):
-        start = place * _PIECES + 1
-        pieces[start : start + _PIECES - 1] = [line[len(_FIRST) : -1], *[b""] * (_PIECES - 2)]
-    pieces[0] = _FIRST
-    pieces.append(b"}\n")
-    return b"".join(pieces)
+    return middles
 
 
 def _heads(producer: str, times: Sequence[int], oldest: int, newest: int) -> list[bytes]:

@@ -48,6 +48,7 @@ class Slice(Sequence[Record]):
         "_fields",
         "_made",
         "_names",
+        "_times",
         "block",
         "first",
         "is_flat",
@@ -94,6 +95,7 @@ class Slice(Sequence[Record]):
         self._made: list[Record] | None = None
         self._contexts: set[RunContext] | None = None
         self._names: set[str] | None = None
+        self._times: list[int] | None = None
 
     @property
     def is_made(self) -> bool:
@@ -158,7 +160,11 @@ class Slice(Sequence[Record]):
     def times_ns(self) -> list[int]:
         """When each record was made, by the wall clock."""
         raws = self.raws
-        return [item.time_ns for item in (self.records if self.is_made else raws)]
+        if self.is_made:
+            return [record.time_ns for record in self.records]
+        if self._times is None:
+            self._times = [raw.time_ns for raw in raws]
+        return self._times
 
     @property
     def datetimes(self) -> list[str]:
