@@ -421,6 +421,18 @@ def test_a_forked_child_has_its_own_journal(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_each_record_of_a_killed_child_comes_back_in_its_own_run(tmp_path: Path) -> None:
+    assert play(tmp_path, "forked_with_runs") == 0
+    assert recover(tmp_path).code == 0
+
+    found = Counter(rows(tmp_path / "t.db", "run_id, message, user_id"))
+    assert {row: number for row, number in found.items() if row[1].startswith("in ")} == {
+        ("inherited", "in inherited", "parent"): 3,
+        **{(f"own-{n}", f"in own-{n}", f"child-{n}"): 1 for n in range(3)},
+    }
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_killed_child_leaves_its_parent_alone(tmp_path: Path) -> None:
     assert play(tmp_path, "parent_lives") == 0
     # Where the parent looks for journals late, it finds the child's and delivers it; else that is left to us.

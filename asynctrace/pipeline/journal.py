@@ -57,6 +57,9 @@ _LEAST_INTERVAL = 0.05
 _REST = 1.0
 """Seconds before a disk that took nothing is tried again."""
 
+_keys = count(1)
+"""Of contexts. No two journals of a process give the same: a forked child has contexts with keys of its parent's."""
+
 
 class Journal:
     """Written by the threads that record, tended on the home loop. Makes no file before the first record.
@@ -101,7 +104,6 @@ class Journal:
         self._full: deque[Segment] = deque()  # oldest first
         self._spare: deque[Segment] = deque()  # zeroed
         self._places = count(1)
-        self._keys = count(1)
         self._sites = SiteCache()
         self._worker = Worker("asynctrace journal")
         self._sync = JournalSync(self._written)
@@ -176,7 +178,8 @@ class Journal:
     def _tell_context(self, context: RunContext) -> None:
         self._redactor.redact_context(context)
         run = context.run
-        context.key = context.key or next(self._keys)
+        with self._lock:  # two threads would give it two, and a record may have that which is not told yet
+            context.key = context.key or next(_keys)
         self.append(
             pack_entry(
                 ContextEntry(

@@ -157,6 +157,23 @@ def forked():
     die("kill")
 
 
+def forked_with_runs():
+    """The child records in the run that it inherited and in runs of its own, and is killed at once."""
+    handle = trace("inherited", fields={"user_id": "parent"})
+    handle.info("in inherited")
+    handle.flush()
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        handle.close()
+        return
+    handle.info("in inherited")
+    own = [trace(f"own-{number}", fields={"user_id": f"child-{number}"}) for number in range(3)]
+    for each in [*own, handle]:
+        each.info(f"in {each.run_id}")
+    die("kill")
+
+
 def parent_lives():
     """The child is killed; the parent goes on and ends well."""
     handle = trace()
