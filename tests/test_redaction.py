@@ -5,6 +5,8 @@ import json
 import pickle
 import re
 import time
+import traceback
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -249,6 +251,34 @@ def test_literals_in_source_lines_go_and_names_stay(redactor: Redactor) -> None:
         f'    raise ValueError("password={mark("password")}")\n'
         f"ValueError: password={mark('password')}\n"
     )
+
+
+def raise_in_code_without_source() -> None:
+    exec(
+        compile("def f(password):\n    raise ValueError(f'password={password}')", "<string>", "exec"),
+        found := {},
+    )
+    found["f"](SECRET)
+
+
+def raise_group() -> None:
+    try:
+        raise_in_code_without_source()
+    except ValueError as error:
+        raise ExceptionGroup("several", [error, ValueError(f"api_key={SECRET}")]) from error
+
+
+@pytest.mark.parametrize("fail", [raise_in_code_without_source, raise_group])
+def test_what_follows_a_frame_without_source_is_no_source(
+    redactor: Redactor, fail: Callable[[], None]
+) -> None:
+    with pytest.raises((ValueError, ExceptionGroup)) as caught:
+        fail()
+
+    told = redactor.redact_text("".join(traceback.format_exception(caught.value)), is_stack=True)
+
+    assert SECRET not in told
+    assert f"ValueError: password={mark('password')}" in told
 
 
 JSON_VALUES = st.recursive(

@@ -42,7 +42,8 @@ _STATES = word_set(
 )
 _NO_VALUES = word_set("true false none null undefined")
 _METHODS = word_set("basic bearer digest jwt kerberos ldap none oauth oauth2 oidc saml sso token")
-_SOURCE = re.compile(r"^[ |+]*+File \"[^\n]*+\n([^\n]*+)", re.MULTILINE)
+# Deeper than its frame: where there is no source (`python -c`, programs without it) what follows is the exception.
+_SOURCE = re.compile(r"^([ |+]*+)File \"[^\n]*+\n(\1  [^\n]*+)", re.MULTILINE)
 _LONG_LINE = 2_000  # characters; a longer one is taken for text
 
 Found = tuple[int, int, str, str]
@@ -50,7 +51,7 @@ Found = tuple[int, int, str, str]
 
 def assignments(text: str, names: KeyNames, *, is_stack: bool = False) -> Iterator[Found]:
     """Each value that stands behind the name of a secret: start, end, rule, name."""
-    code = [match.span(1) for match in _SOURCE.finditer(text)] if is_stack else []
+    code = [match.span(2) for match in _SOURCE.finditer(text)] if is_stack else []
     position = 0
     while match := _NAME.search(text, position):
         position = match.end()
