@@ -13,7 +13,7 @@ from asynctrace import Batch, Level, Mark, Record
 from asynctrace.core import codec
 from asynctrace.core.context import SpanContext
 from asynctrace.core.decoding import RecordDecoder
-from asynctrace.core.encoding import json_block, json_lines
+from asynctrace.core.encoding import json_block, json_lines, json_lines_with_ends
 from asynctrace.core.exceptions import catch
 from asynctrace.core.record import Detail, Kind, RawRecord
 from asynctrace.core.redaction import Redactor
@@ -109,7 +109,9 @@ def test_lines_of_a_slice_are_those_of_its_records() -> None:
     for _ in range(60):
         part = finished(any_raws(chosen))
 
+        with_ends = json_lines_with_ends(part)
         block, lines = json_block(part), json_lines(part)
+        assert b"".join(with_ends) == block
         assert not part.is_made
 
         assert block == b"".join(line + b"\n" for line in lines)
@@ -304,7 +306,10 @@ async def test_lines_have_the_numbers_of_their_records(first: int, levels: list[
     raws = [raw(n, lasti=0, level=levels[n % len(levels)]) for n in range(SLICE)]
     raws[0].kind = raws[-1].kind = int(Kind.RUN_START)
     part = finisher.finish(raws)
+    with_ends = json_lines_with_ends(part)
+    assert b"".join(with_ends) == json_block(part)
     lines = json_block(part).splitlines()
+    assert lines == [line[:-1] for line in with_ends]
     assert [RecordDecoder().from_json(line).seq for line in lines] == list(range(first, first + SLICE))
     for record in part:
         record.json = None

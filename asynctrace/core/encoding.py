@@ -6,6 +6,7 @@ Keys without a value are left out. Encoding a dict of all columns costs several 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -25,9 +26,7 @@ _LEVELS = {
     for level, label in LABELS.items()
 }
 _LEVEL_BYTES = {level: text.encode() for level, text in _LEVELS.items()}
-_END = b"}\n"
-_NEXT = _END + b'{"seq":'
-_PIECES = 6  # of a line: up to the last digits of its number, these, up to its microseconds, these, up to its fields, …
+_FIRST, _END = b'{"seq":', b"}\n"
 _THOUSAND = 1000
 _THREE_DIGITS = [text.encode() for text in THREE_DIGITS]
 _LOG = Kind.LOG
@@ -50,6 +49,16 @@ def json_block(records: Sequence[Record]) -> bytes:
     return block if block is not None else b"\n".join([*_lines_of_records(records), b""])
 
 
+def json_lines_with_ends(records: Sequence[Record]) -> list[bytes]:
+    """Each record as one JSON object with a line end; for who needs each line, and shares the records with nobody."""
+    if isinstance(records, Slice) and records.block is None and not records.is_shared:
+        columns = _columns(records, b"")
+        if columns is not None:
+            records.let_go_of_fields()
+            return [*map(b"".join, zip(*columns, repeat(_END), strict=False))]
+    return [line + b"\n" for line in json_lines(records)]
+
+
 def _block_of(records: Sequence[Record]) -> bytes | None:
     if not isinstance(records, Slice):
         return None
@@ -61,10 +70,26 @@ def _block_of(records: Sequence[Record]) -> bytes | None:
 
 
 def _joined_block(part: Slice) -> bytes | None:
-    """The lines of the slice, joined of what it is made of; None where that takes a closer look.
+    """The lines of the slice, joined of what it is made of; None where that takes a closer look."""
+    columns = _columns(part, _END)
+    if columns is None:
+        return None
+    pieces = [b""] * (len(part) * len(columns))
+    for place, column in enumerate(columns):
+        pieces[place :: len(columns)] = column
+    pieces[0] = pieces[0].removeprefix(_END)
+    pieces.append(_END)
+    return b"".join(pieces)
+
+
+def _columns(part: Slice, before: bytes) -> list[list[bytes]] | None:
+    """What the lines are made of but for their ends, the first pieces of all, the second ones, …; None as above.
 
     What every record has of its own (time, fields) comes from one call of the encoder, which puts no raw line end into
     any of them; loops look only for what changes from neighbour to neighbour.
+
+    Args:
+        before: stands before each line.
     """
     raws, count = part.raws, len(part)
     if part.is_made or not part.is_simple:
@@ -79,30 +104,30 @@ def _joined_block(part: Slice) -> bytes | None:
         fields = [
             _continued(text) if raw.run.metadata else text for text, raw in zip(fields, raws, strict=True)
         ]
-    pieces = [b""] * (count * _PIECES)
-    pieces[0::_PIECES], pieces[1::_PIECES] = _numbers(part.first, count)
-    pieces[2::_PIECES] = _heads(part.producer, times, oldest, newest)
-    pieces[3::_PIECES] = micros_of_lines(to_json_lines(times), count)
-    pieces[4::_PIECES] = _middles(part, raws[:1]) * count if _are_alike(raws) else _middles(part, raws)
-    pieces[5::_PIECES] = fields
+    columns = [
+        *_numbers(part.first, count, before + _FIRST),
+        _heads(part.producer, times, oldest, newest),
+        list(micros_of_lines(to_json_lines(times), count)),
+        _middles(part, raws[:1]) * count if _are_alike(raws) else _middles(part, raws),
+        fields,
+    ]
     for place, line in zip(part.special, _lines_of_records([*part.special.values()]), strict=True):
-        start = place * _PIECES
-        pieces[start : start + _PIECES] = [_END + line[:-1], *[b""] * (_PIECES - 1)]
-    pieces[0] = pieces[0].removeprefix(_END)
-    pieces.append(_END)
-    return b"".join(pieces)
+        for column in columns:
+            column[place] = b""
+        columns[0][place] = before + line[:-1]
+    return columns
 
 
-def _numbers(first: int, count: int) -> tuple[list[bytes], list[bytes]]:
-    """For each record the end of the line before and the beginning of its own, and the last digits of its number."""
+def _numbers(first: int, count: int, opening: bytes) -> tuple[list[bytes], list[bytes]]:
+    """For each record the beginning of its line, and the last digits of its number, which follow there."""
     if first < _THOUSAND:
         *digits, _ = to_json_lines(range(first, first + count)).split(b"\n")
-        return [_NEXT] * count, digits
+        return [opening] * count, digits
     beginnings, digits = [], []
     while left := count - len(digits):
         thousands, rest = divmod(first + len(digits), _THOUSAND)
         ends = _THREE_DIGITS[rest : rest + left]
-        beginnings += [b"%b%d" % (_NEXT, thousands)] * len(ends)
+        beginnings += [b"%b%d" % (opening, thousands)] * len(ends)
         digits += ends
     return beginnings, digits
 

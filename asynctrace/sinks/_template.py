@@ -154,8 +154,9 @@ class Template:
                 form = self._form(raw)
                 if not form.isprintable():
                     return [self.fill(record).encode() for record in part]
-            lines.append(form % values)
-        return "\n".join([*lines, ""]).encode().splitlines(keepends=True)
+                form += "\n"
+            lines.append((form % values).encode())
+        return lines
 
     def _form(self, raw: RawRecord) -> str:
         """The text for that record, with %s for what moves."""

@@ -22,7 +22,7 @@ from os import PathLike
 
 from asynctrace.core.batch import Batch, Mark
 from asynctrace.core.decoding import RecordDecoder, mark_line
-from asynctrace.core.encoding import json_block
+from asynctrace.core.encoding import json_lines_with_ends
 from asynctrace.core.level import Level
 from asynctrace.core.numbers import Numbers, in_ranges
 from asynctrace.core.query import EVERYTHING, Query
@@ -53,6 +53,7 @@ STDOUT, STDERR, METADATA, EVENTS, MARKS = (
     "events.jsonl",
     "marks.jsonl",
 )
+_ERROR = int(Level.ERROR)
 _CACHED_FOLDERS = 10_000  # names of runs that may be alive at once
 _MANY_MARKS = 1 << 18  # bytes from which it pays to merge them
 _LOCK_TIMEOUT = 10.0  # seconds that prune tries to get the directory for itself
@@ -109,12 +110,13 @@ class FileSink(AppendSink):
         return f"FileSink({self._path!r})"
 
     def _collect(self, records: Sequence[Record], parts: Parts) -> None:
-        lines = json_block(records).splitlines(keepends=True)
+        lines = json_lines_with_ends(records)
         if isinstance(records, Slice) and not records.is_made and not records.special:
-            raws = records.raws
+            raws, folders = records.raws, self._folders
             for raw, line, text in zip(raws, lines, self._template.fill_slice(records), strict=True):
-                folder = self._folder(raw.run.run.run_id)
-                parts[folder.stderr if raw.level >= Level.ERROR else folder.stdout].append(text)
+                run_id = raw.run.run.run_id
+                folder = folders.get(run_id) or self._folder(run_id)
+                parts[folder.stderr if raw.level >= _ERROR else folder.stdout].append(text)
                 parts[folder.metadata].append(line)
             return
         fill = self._template.fill
@@ -122,7 +124,7 @@ class FileSink(AppendSink):
             folder = self._folder(record.context.run.run_id)
             if record.kind is Kind.LOG:
                 text = fill(record).encode()
-                parts[folder.stderr if record.level >= Level.ERROR else folder.stdout].append(text)
+                parts[folder.stderr if record.level >= _ERROR else folder.stdout].append(text)
                 parts[folder.metadata].append(line)
             else:
                 parts[folder.events].append(line)
