@@ -1,7 +1,7 @@
 """The recording methods of handles whose pipeline has a journal: classes of their own, so that others do not pay.
 
 The body of :func:`_recorder` is that of :mod:`asynctrace.emitter`, with the record written to the journal before it is
-queued. What the screen does not pass leaves it for the long way, as do unusual calls.
+queued. What the screen does not pass leaves it for the long way, an exception among it, as do unusual calls.
 """
 
 from __future__ import annotations
@@ -65,7 +65,6 @@ def _recorder(level: Level, long_way: str, result: Awaited | None, inside: bool)
         if (
             args
             or type(message) is not str
-            or "exc_info" in fields
             or (len(intake.records) >= intake.limit and intake.full())
             or intake.plain_append is not None  # a receipt waits for records
         ):
@@ -96,14 +95,17 @@ def _recorder(level: Level, long_way: str, result: Awaited | None, inside: bool)
         try:
             number = next(journal.numbers)  # before the look at the segment, see there
             segment = journal.segment
-            site = id(code) + lasti
             span_id = 0 if span is None else span.span_id
+            try:
+                site = segment.sites[id(code)][lasti]
+            except KeyError:
+                site = 0
             if (
-                context.journaled_in is not segment
-                or site not in segment.sites
-                or (span_id and span_id not in segment.spans)
+                not site
+                or context.journaled_in is not segment
+                or (span is not segment.newest_span and span_id and span_id not in segment.spans)
             ):
-                journal.refer(context, span, code, lasti)
+                site = journal.refer(context, span, code, lasti)
             raw = NumberedRecord(number_of_level, context, span, message, payload, code, lasti, number=number)
             entry = pack(
                 (

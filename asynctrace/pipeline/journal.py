@@ -168,11 +168,16 @@ class Journal:
             self._tell_span(span, segment)
         if code is None:
             return 0
-        key = id(code) + lasti  # an address inside the code object: nothing else has it while that is kept
-        if key not in segment.sites:
+        known = segment.sites.get(id(code))
+        if known is None:
+            segment.codes.append(code)  # first: nothing else gets its address while it is kept
+            known = segment.sites.setdefault(id(code), {})
+        key = known.get(lasti)
+        if key is None:
+            key = next(_keys)
             site = self._sites.resolve(code, lasti)
             self.append(pack_entry(SiteEntry(key, site.filename, site.lineno)))
-            segment.sites[key] = code
+            known[lasti] = key
         return key
 
     def _tell_context(self, context: RunContext) -> None:
@@ -210,6 +215,7 @@ class Journal:
             )
             segment.spans.add(around.span_id)
             around = around.parent
+        segment.newest_span = span
 
     # -- segments --------------------------------------------------------------------------------------------
 

@@ -16,6 +16,10 @@ from asynctrace.pipeline.journal_entries import EVENT, MARK, RECORD, SEALED
 
 SUFFIX = ".ring"
 
+Sites = dict[int, dict[int, int]]
+"""Keys of the call sites whose entries are in a segment, by the address of the code object and the instruction in it:
+two look-ups cost half of one by their sum, which would have to be made for each record."""
+
 _HEADER = struct.Struct(">8sQI")  # what it is, its place in the order, checksum of both
 _MAGIC = b"ATJRNL1\n"
 _CLEANED = 1 << 16  # bytes zeroed in one call: it holds every other thread up
@@ -41,10 +45,13 @@ class Segment:
         self.path = path
         self.size = size
         self.write: Callable[[bytes], object] = len  # until it begins
-        self.sites: dict[int, CodeType] = {}
-        """Call sites whose entries are in it; it keeps the code objects, for the keys are made of their addresses."""
+        self.sites: Sites = {}
+        self.codes: list[CodeType] = []
+        """Keeps those whose addresses are in ``sites``."""
         self.spans: set[int] = set()
         """Spans whose entries are in it."""
+        self.newest_span: object = None
+        """The one that was told of last: most records are of it, and to compare is quicker than to look up."""
         self.last_number = 0
         """No higher number had been given out when the next segment was begun."""
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
@@ -60,7 +67,8 @@ class Segment:
     def again(self) -> Segment:
         """The same file for other entries, all zeros; another object, for handles remember what they told to which."""
         fresh = copy(self)
-        fresh.sites, fresh.spans, fresh.last_number, fresh.write = {}, set(), 0, len
+        fresh.sites, fresh.codes, fresh.spans, fresh.newest_span = {}, [], set(), None
+        fresh.last_number, fresh.write = 0, len
         fresh._clean()
         return fresh
 
@@ -109,8 +117,10 @@ class NoSegment:
     """Stands for a segment while there is none: refuses, so that the journal looks for one."""
 
     def __init__(self) -> None:
-        self.sites: dict[int, CodeType] = {}
+        self.sites: Sites = {}
+        self.codes: list[CodeType] = []
         self.spans: set[int] = set()
+        self.newest_span: object = None
 
     def write(self, data: bytes) -> object:
         """Raises ValueError, as a segment that is full."""

@@ -15,6 +15,9 @@ from asynctrace.core.redaction import Redactor
 _KNOWN = 10_000  # texts, and names, remembered as harmless
 _SHORT = 200  # characters of a text that is remembered
 
+EXCEPTION = "exc_info"
+"""The name of the field that is an exception, which goes the long way: it never passes, so nobody need look for it."""
+
 PLAIN = frozenset((int, float, bool, type(None), datetime, date, time, timedelta, Decimal, UUID))
 """Types whose values hold no secret that shows."""
 
@@ -50,6 +53,8 @@ class Screen:
 
     def _learn(self, known: set[str], text: str, *, is_name: bool = False) -> bool:
         redactor = self._redactor
+        if is_name and text == EXCEPTION:
+            return False
         if (not text.isascii() and _is_lone(text)) or len(text) > codec.limits().max_text:
             return False
         harmless = redactor.is_harmless_name(text) if is_name else redactor.is_harmless_text(text)
