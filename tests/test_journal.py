@@ -155,6 +155,16 @@ def test_spans_and_runs_come_back_with_their_structure(tmp_path: Path) -> None:
     assert child.end.status is Status.OK
 
 
+def test_what_an_outer_run_records_inside_an_inner_one_keeps_its_place(tmp_path: Path) -> None:
+    play(tmp_path, "outer_inside_inner")
+    recover(tmp_path)
+
+    (root,) = asynctrace.find_trace("outer", f"sqlite:{tmp_path}/t.db").attempts()
+    (around,) = root.children
+    assert [record.message for record in around.records] == ["in the outer run"]
+    assert [span.name for span in around.children] == ["below"]
+
+
 def test_the_next_start_recovers(tmp_path: Path, clean: Path) -> None:
     play(tmp_path, "rich-kill")
     with Trace("next", sinks=[f"sqlite:{tmp_path}/t.db"]) as trace:

@@ -17,7 +17,7 @@ from types import CodeType
 
 from asynctrace.core import codec
 from asynctrace.core.clock import SYSTEM_CLOCK, Clock
-from asynctrace.core.context import SpanContext, span_of
+from asynctrace.core.context import SpanContext
 from asynctrace.core.redaction import Redactor
 from asynctrace.core.run import RunContext
 from asynctrace.core.site import SiteCache
@@ -206,15 +206,14 @@ class Journal:
     def _tell_span(self, span: SpanContext, segment: Segment | NoSegment) -> None:
         around: SpanContext | None = span
         while around is not None and around.span_id not in segment.spans:
-            run = around.run
-            parent = span_of(run, around.parent)
+            run, outside = around.run, around.parent
             self.append(
                 pack_entry(
-                    SpanEntry(around.span_id, run.trace_id, run.span_id, parent.span_id if parent else 0)
+                    SpanEntry(around.span_id, run.trace_id, run.span_id, outside.span_id if outside else 0)
                 )
             )
             segment.spans.add(around.span_id)
-            around = around.parent
+            around = outside
         segment.newest_span = span
 
     # -- segments --------------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ class ContextEntry(Struct, array_like=True, tag=CONTEXT):
 
 
 class SpanEntry(Struct, array_like=True, tag=SPAN):
-    """A span and the one around it, within the same run.
+    """A span and the one around it, which may be of another run: who records there to the outer run is in that one.
 
     Args:
         key: its id.

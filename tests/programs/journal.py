@@ -18,7 +18,7 @@ scenario, store = sys.argv[1], sys.argv[2]
 
 
 def trace(run_id="r", **options):
-    return Trace(run_id, sinks=[store], durability="process", **options)
+    return Trace(run_id, **{"sinks": [store], "durability": "process", **options})
 
 
 def die(how):
@@ -172,6 +172,15 @@ def forked_with_runs():
     for each in [*own, handle]:
         each.info(f"in {each.run_id}")
     die("kill")
+
+
+def outer_inside_inner():
+    """An outer run records inside the span of an inner one, which goes to another store."""
+    outer = trace("outer")
+    with outer.span("around"), trace("inner", sinks=[f"{store}.inner"]) as inner, inner.span("within"):
+        outer.info("in the outer run")
+        with outer.span("below"):
+            die("kill")
 
 
 def parent_lives():
