@@ -105,6 +105,7 @@ def test_while_somebody_has_the_file_for_himself(path: Path) -> None:
         end = time.monotonic() + 3  # all of them want to write meanwhile
         while time.monotonic() < end:
             assert find_trace("before", url).records, "readers do not wait for a writer"
+            time.sleep(0.01)  # the processor is for those that start
         assert all(process.poll() is None for process in processes)
         holder.execute("COMMIT")
     check(processes)
