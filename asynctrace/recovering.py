@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 
 from asynctrace import composition, settings
@@ -44,11 +45,12 @@ async def arecover(
 
     Args:
         to: the URL of a store that takes everything instead, whatever it was meant for.
-        state_dir: where to look; by default the setting ``state_dir``.
+        state_dir: where to look, a directory that is there; by default the setting ``state_dir``.
         timeout: seconds; what is not delivered then goes on waiting in the spool.
 
     Raises:
         ConfigurationError: a setting or an argument cannot be used, or ``to`` names a sink that keeps nothing.
+        OSError: the state directory cannot be read, or the one that was named is not there.
     """
     number("timeout", timeout, "seconds")
     if to is not None and not isinstance(to, str):
@@ -56,6 +58,9 @@ async def arecover(
     values = settings.current()
     if state_dir is not None:
         values = replace(values, state_dir=settings.with_given({"state_dir": state_dir}).state_dir)
+        if values.state_dir:
+            os.listdir(values.state_dir)  # a name that is wrong must not look like one that holds nothing
+    composition.state_directory(values.sinks, values).existing("journal")  # a pipeline would go on without it
     pipeline = composition.make_pipeline(values, to)
     if to is not None and not pipeline.keeps:
         raise ConfigurationError("to", to, "the URL of a sink that keeps records")

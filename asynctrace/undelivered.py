@@ -61,8 +61,10 @@ async def areplay_spools(timeout: float = DEFAULT_TIMEOUT) -> PipelineStats:
 
     Raises:
         ConfigurationError: a setting, the URL of a sink or the timeout cannot be used.
+        OSError: the state directory cannot be read.
     """
     number("timeout", timeout, "seconds")
+    _state().existing("spool")  # a pipeline would go on without it
     return await composition.deliver(composition.make_pipeline(settings.current()), timeout)
 
 

@@ -402,6 +402,15 @@ def test_the_state_directory_may_be_named(tmp_path: Path) -> None:
     assert (done.code, done.out.startswith("1 journals, ")) == (0, True)
 
 
+def test_a_state_directory_that_is_not_there_is_no_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name, reason in [("stat", "No such file or directory"), ("file", "Not a directory")]:
+        done = recover(tmp_path, "--state-dir", str(tmp_path / name))
+        assert (done.code, done.out) == (3, "")
+        assert done.err == f"asynctrace: {tmp_path / name}: {reason}\n"
+    assert recover(tmp_path).code == 0  # the default one comes with the first record
+
+
 # -- secrets -------------------------------------------------------------------------------------------------
 
 
