@@ -106,6 +106,7 @@ def _recorder(level: Level, long_way: str, result: Awaited | None, inside: bool)
                 or (span is not segment.newest_span and span_id and span_id not in segment.spans)
             ):
                 site = journal.refer(context, span, code, lasti)
+                segment = journal.segment  # what was told may stand there: the one before is read first
             raw = NumberedRecord(number_of_level, context, span, message, payload, code, lasti, number=number)
             entry = pack(
                 (

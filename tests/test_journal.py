@@ -288,6 +288,15 @@ def test_killed_while_segments_turn_over_under_threads(tmp_path: Path) -> None:
 # -- what else may be in the directory -----------------------------------------------------------------------
 
 
+def test_a_record_whose_references_went_to_the_next_segment_goes_there_too(tmp_path: Path) -> None:
+    play(tmp_path, "bound_at_the_end_of_a_segment")
+    done = recover(tmp_path, "--json")
+    assert (done.code, json.loads(done.out)["damaged"]) == (0, 0)
+    found = [json.loads(row[0]) for row in rows(tmp_path / "t.db", "metadata") if "much" in (row[0] or "")]
+    assert [fields["count"] for fields in found] == list(range(60))
+    assert all(fields["much"] == f"{fields['count']}" + "x" * 200_000 for fields in found)
+
+
 def test_a_torn_end_costs_what_was_being_written(tmp_path: Path, clean: Path) -> None:
     play(tmp_path, "rich-kill")
     (journal,) = journals(tmp_path)

@@ -12,9 +12,11 @@ import sys
 import threading
 
 import asynctrace
-from asynctrace import Trace
+from asynctrace import LaneOptions, Trace
 
 scenario, store = sys.argv[1], sys.argv[2]
+
+SECONDS = 60.0
 
 
 def trace(run_id="r", **options):
@@ -181,6 +183,14 @@ def outer_inside_inner():
         outer.info("in the outer run")
         with outer.span("below"):
             die("kill")
+
+
+def bound_at_the_end_of_a_segment():
+    """What a record refers to finds no room in the segment any more, the record itself would."""
+    handle = trace(sinks=[(store, LaneOptions(linger=SECONDS, trigger=1_000_000))])
+    for count in range(60):
+        handle.bind(much=f"{count}" + "x" * 200_000).info("bound", count=count)
+    die("kill")
 
 
 def parent_lives():
