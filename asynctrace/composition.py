@@ -27,7 +27,7 @@ from asynctrace.pipeline.ledger import PipelineStats
 from asynctrace.pipeline.options import LOCAL, REMOTE, LaneOptions
 from asynctrace.pipeline.pipeline import Pipeline, Recovers
 from asynctrace.pipeline.state_directory import StateDirectory
-from asynctrace.ports import AnySink, LocalSink, Sink
+from asynctrace.ports import AnySink, LocalSink, Processor, Sink
 from asynctrace.retention import Cleaner, Retention
 from asynctrace.settings import Settings, SinkLike
 from asynctrace.settings_table import DEFAULT_STORE
@@ -268,6 +268,7 @@ def checked(sinks: Iterable[SinkLike] | str | None) -> tuple[SinkLike, ...] | No
         ConfigurationError: a value or a URL cannot be used.
     """
     values = settings.current()
+    _processors_of(values)
     if sinks is None:
         with _blaming(settings.origin_of_sinks()):
             _check(values.sinks)
@@ -353,6 +354,27 @@ def make_lane(sink: SinkLike, values: Settings) -> tuple[AnySink, LaneOptions]:
     return made, options or lane_options(made, values)
 
 
+def _processors_of(values: Settings) -> list[Processor]:
+    """The processors that the setting names or is; a module is imported now, not where settings are read."""
+    if not values.processors:
+        return []
+    from pkgutil import resolve_name  # takes a quarter of the time of importing asynctrace
+
+    found: list[Processor] = []
+    for processor in values.processors:
+        if isinstance(processor, str):
+            try:
+                called: Any = resolve_name(processor)
+            except (ImportError, AttributeError, ValueError) as error:
+                raise ConfigurationError("processors", processor, f"what can be imported: {error}") from error
+            if not callable(called):
+                raise ConfigurationError("processors", processor, "the name of a callable")
+            found.append(called)
+        else:
+            found.append(processor)
+    return found
+
+
 def redactor_of(values: Settings) -> Redactor:
     """The redactor that the setting ``redact`` names or is."""
     return values.redact if isinstance(values.redact, Redactor) else Redactor(values.redact)
@@ -423,6 +445,7 @@ def _make_pipeline(
         capacity_bytes=values.queue_bytes,
         block_timeout=values.block_timeout,
         close_timeout=values.close_timeout,
+        processors=_processors_of(values),
         redactor=redactor_of(values),
         state=state,
         chore=_cleaner(sinks, values, state),

@@ -18,7 +18,7 @@ from asynctrace.errors import ConfigurationError
 from asynctrace.pipeline.diagnostics import diagnostics
 from asynctrace.pipeline.durability import Durability
 from asynctrace.pipeline.options import LaneOptions
-from asynctrace.ports import AnySink
+from asynctrace.ports import AnySink, Processor
 from asynctrace.settings_table import PREFIX, SETTINGS, Setting
 
 SinkLike = str | AnySink | tuple[str | AnySink, LaneOptions]
@@ -54,6 +54,7 @@ class Settings:
     close_timeout: float
     handle_sigterm: bool
     max_text: int
+    processors: tuple[Processor | str, ...]
     redact: Mode | Redactor
     state_dir: str
     spool_max_bytes: int

@@ -11,6 +11,7 @@ from asynctrace.core.level import Level
 from asynctrace.core.redaction import Mode, Redactor
 from asynctrace.errors import ConfigurationError
 from asynctrace.pipeline.durability import DURABILITIES, Durability
+from asynctrace.ports import Processor
 from asynctrace.sinks import registry
 from asynctrace.sinks._template import Template
 
@@ -138,6 +139,17 @@ def _color(value: Any) -> str:
     return str(value)
 
 
+def _processors(value: Any) -> tuple[Processor | str, ...]:
+    given = value.split() if isinstance(value, str) else [value] if callable(value) else list(value)
+    processors = tuple(given) if given != ["none"] else ()
+    for processor in processors:
+        hash(processor)  # who shares a pipeline has the same ones
+        named = isinstance(processor, str) and all(part.strip() for part in processor.split(":", 1))
+        if not (callable(processor) or (named and ":" in processor)):
+            raise ValueError
+    return processors
+
+
 def _redact(value: Any) -> Mode | Redactor:
     return value if isinstance(value, Redactor) else Redactor(value).mode
 
@@ -219,6 +231,13 @@ SETTINGS: tuple[Setting, ...] = (
         _text_size,
         "a whole number from 100",
         "Characters of a text value; what is longer is cut.",
+    ),
+    Setting(
+        "processors",
+        "none",
+        _processors,
+        "none, names as package.module:function separated by whitespace, or by code callables",
+        "What each record goes through before it is searched for secrets; None from one of them holds it back.",
     ),
     Setting(
         "redact",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import asynctrace
-from asynctrace import ConfigurationError, Kind, Level, Trace, composition, settings
+from asynctrace import ConfigurationError, Kind, Level, Record, Trace, composition, settings
 from asynctrace.pipeline.options import LOCAL, REMOTE
 from asynctrace.settings import Settings
 from asynctrace.settings_table import DEFAULT_STORE, SETTINGS, Setting
@@ -34,6 +34,7 @@ GOOD: dict[str, tuple[Any, Any]] = {
     "close_timeout": ("1", 1.0),
     "handle_sigterm": ("yes", True),
     "max_text": ("200", 200),
+    "processors": ("json:dumps json:loads", ("json:dumps", "json:loads")),
     "redact": ("keys", "keys"),
     "state_dir": ("/var/lib/asynctrace", "/var/lib/asynctrace"),
     "durability": ("process", "process"),
@@ -62,6 +63,7 @@ BAD: dict[str, list[Any]] = {
     "close_timeout": ["0", "nan"],
     "handle_sigterm": ["maybe"],
     "max_text": ["99"],
+    "processors": ["json", "json:", ":dumps", 5, [5], [None]],
     "redact": ["some", 5, ["full"]],
     "state_dir": [5],
     "durability": ["eternal", 1],
@@ -292,6 +294,50 @@ def test_state_is_kept_where_the_setting_says_or_beside_the_store_or_with_the_us
     told = home | {"ASYNCTRACE_STATE_DIR": str(tmp_path / "told")}
     assert chosen(sinks, told) == tmp_path / "told" / "spool" / "x"
     assert settings.load({}, {"XDG_STATE_HOME": "relative"}).state_home == str(Path.home() / ".local/state")
+
+
+# -- processors ----------------------------------------------------------------------------------------------
+
+
+def without_debris(record: Record) -> Record | None:
+    return None if record.message == "debris" else record
+
+
+NOT_CALLABLE = "a text"
+
+
+def messages_of_a_run() -> list[str]:
+    with Trace("r") as trace:
+        for message in ("kept", "debris"):
+            trace.info(message)
+        (memory,) = trace.sinks(MemorySink)
+    return [record.message for record in memory.records if record.kind is Kind.LOG]
+
+
+def test_processors_are_given_by_code() -> None:
+    def louder(record: Record) -> Record:
+        record.message = record.message.upper()
+        return record
+
+    asynctrace.configure("memory:", processors=without_debris)
+    assert messages_of_a_run() == ["kept"]
+    asynctrace.configure("memory:", processors=[without_debris, louder])
+    assert messages_of_a_run() == ["KEPT"]
+
+
+def test_processors_are_named_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASYNCTRACE_SINKS", "memory:")
+    monkeypatch.setenv("ASYNCTRACE_PROCESSORS", f"{__name__}:without_debris")
+    assert messages_of_a_run() == ["kept"]
+
+
+@pytest.mark.parametrize("name", ["no_such_module:f", f"{__name__}:no_such_name", f"{__name__}:NOT_CALLABLE"])
+def test_a_processor_that_is_not_there_is_told_where_a_trace_is_made(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("ASYNCTRACE_PROCESSORS", name)
+    with pytest.raises(ConfigurationError, match=f"^processors: '{name}' cannot be used; allowed: "):
+        Trace(sinks=["memory:"])
 
 
 # -- the table in the docs -----------------------------------------------------------------------------------
