@@ -177,7 +177,8 @@ class Journal:
             key = next(_keys)
             site = self._sites.resolve(code, lasti)
             self.append(pack_entry(SiteEntry(key, site.filename, site.lineno)))
-            known[lasti] = key
+            if self.segment is segment:  # else it may be in either
+                known[lasti] = key
         return key
 
     def _tell_context(self, context: RunContext) -> None:
@@ -212,9 +213,11 @@ class Journal:
                     SpanEntry(around.span_id, run.trace_id, run.span_id, outside.span_id if outside else 0)
                 )
             )
-            segment.spans.add(around.span_id)
+            if self.segment is segment:
+                segment.spans.add(around.span_id)
             around = outside
-        segment.newest_span = span
+        if self.segment is segment:
+            segment.newest_span = span
 
     # -- segments --------------------------------------------------------------------------------------------
 
