@@ -6,6 +6,7 @@ Prints for each round what had been emitted when the interrupt struck.
 """
 
 import asyncio
+import importlib
 import json
 import os
 import random
@@ -18,6 +19,11 @@ from pathlib import Path
 import uvloop
 
 import asynctrace
+
+# What is imported at the first use is imported now: Python may not survive an interrupt while msgspec is imported.
+for name in asynctrace.__all__:
+    getattr(asynctrace, name)
+importlib.import_module("asynctrace.sinks.sqlite")
 
 directory, rounds = Path(sys.argv[1]), int(sys.argv[2])
 new_loop = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}[sys.argv[3]]
