@@ -62,7 +62,7 @@ class Closing:
         return residence.ended
 
     def spend(self, seconds: float) -> None:
-        """An end has waited so long, while no local store made progress: one that follows at once has less patience."""
+        """An end has waited so long for nothing, no local store's progress either: what follows at once waits less."""
         self._spent += seconds
         self._spent_at = monotonic()
 
@@ -196,7 +196,8 @@ class Closing:
             await self._residence.writer.drain()
             await asyncio.sleep(0.001)
         await self._end(deadline)
-        self.spend(self.timeout - deadline.left())
+        if deadline.left() < home.LEAST:  # lanes end at the deadline by timers of their own
+            self.spend(self.timeout)
 
     async def _end(self, deadline: Deadline) -> None:
         """Stop the tasks, deliver until the deadline, close the sinks, leave."""

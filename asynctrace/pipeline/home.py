@@ -183,10 +183,11 @@ def _wait(
     pipeline: Pipeline, progress: int, flushed: concurrent.futures.Future[None], last_progress: float
 ) -> None:
     end = last_progress + pipeline.closing.patience
-    while not pipeline.wait(flushed, _LOOK) and monotonic() < end:
+    while not (done := pipeline.wait(flushed, _LOOK)) and monotonic() < end:
         if progress != pipeline.closing.progress:
             progress, last_progress = pipeline.closing.progress, monotonic()
-    pipeline.closing.spend(monotonic() - last_progress)
+    if not done:
+        pipeline.closing.spend(monotonic() - last_progress)
 
 
 def _close_all() -> None:
