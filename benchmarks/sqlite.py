@@ -184,21 +184,25 @@ def _beside(who: str, load: str, rows: int, took: float, loop: BusyLoop) -> Valu
 async def executemany_beside_busy(load: str, seconds: float) -> Values:
     """Rows a second by the wall clock through one ``executemany`` in a thread, ended after some seconds.
 
-    It may be down to ten rows a second there, so it cannot be given a number of rows.
+    It may be down to ten rows a second there, so it cannot be given a number of rows; nor does it come to its end in
+    time, so the loop has nothing to do from then on.
     """
     rows = deque(await _rows(_ANCHOR_ROWS * 20))
     rows.append(_END)
     made = len(rows)
     connection = stores.open_table(_THEIRS)
     async with _LOOPS[load] as loop:
-        asyncio.get_running_loop().call_later(seconds, rows.appendleft, _END)
         began = time.perf_counter()
         # Both the iterator and the deque are C: between two rows no Python code runs, as with a list.
-        await asyncio.to_thread(stores.insert, connection, iter(rows.popleft, _END))
-        took = time.perf_counter() - began
+        inserting = asyncio.create_task(
+            asyncio.to_thread(stores.insert, connection, iter(rows.popleft, _END))
+        )
+        await asyncio.wait({inserting}, timeout=seconds)
+        took, count = time.perf_counter() - began, made - max(1, len(rows))
+        rows.appendleft(_END)
+    await inserting
     connection.close()
-    count = stores.stored(_THEIRS)
-    check("executemany", count, made - len(rows) - (1 if not rows else 0))
+    check("executemany", stores.stored(_THEIRS), made - len(rows))
     return _beside("executemany", load, count, took, loop)
 
 
