@@ -198,7 +198,8 @@ async def executemany_beside_busy(load: str, seconds: float) -> Values:
             asyncio.to_thread(stores.insert, connection, iter(rows.popleft, _END))
         )
         await asyncio.wait({inserting}, timeout=seconds)
-        took, count = time.perf_counter() - began, made - max(1, len(rows))
+        took = time.perf_counter() - began
+        count = max(1, made - max(1, len(rows)))  # none at all, as it may be, is told as one
         rows.appendleft(_END)
     await inserting
     connection.close()
